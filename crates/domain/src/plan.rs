@@ -1,0 +1,273 @@
+//! Where a task stands and what time it is → what is to be done next.
+//!
+//! `plan` is deterministic and reads no clock. It never says how. The path after a restart is the
+//! everyday path: the orchestrator plans, does the first thing, stores what came of it and plans
+//! again. An effect that is open although nobody is at work on it is looked up first
+//! ([`Action::Recover`]); nothing new begins before that.
+//!
+//! ```text
+//! choose gates → attempt → agent … → collect → gates → judge ─failed→ feedback → agent …
+//!                                                        └─passed→ decide → publish → review → land
+//! ```
+//!
+//! Absent: the turns of an agent. `RunAgent` hands over to the agent's own state machine.
+
+use jiff::Timestamp;
+
+use crate::contract::Deliverable;
+use crate::effect::{Effect, FailureClass};
+use crate::id::{CommitSha, EffectId};
+use crate::task::{AgentEnd, AgentSpec, Attempt, Change, Outcome, OutcomeReason, Task, TaskState, Tier};
+
+/// How often a failed effect is tried before the task ends.
+pub const MAX_FAILURES: u32 = 5;
+/// How many attempts a task gets.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// One thing to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read the gates from the base commit and the contract.
+    ChooseGates,
+    /// Begin an attempt.
+    StartAttempt {
+        /// Its number.
+        attempt: u32,
+    },
+    /// Let the agent of the current attempt work until it ends or waits.
+    RunAgent {
+        /// Which attempt.
+        attempt: u32,
+    },
+    /// Find out what came of an effect whose result was never stored.
+    Recover {
+        /// Its id.
+        id: EffectId,
+        /// What was intended.
+        effect: Effect,
+    },
+    /// Do this, with its intent stored before and its result after.
+    Perform(Effect),
+    /// Weigh the evidence of this commit.
+    Judge {
+        /// Which.
+        commit: CommitSha,
+    },
+    /// Tell the agent which gates failed.
+    GiveFeedback,
+    /// Ask the policy about this commit.
+    Decide {
+        /// Which.
+        commit: CommitSha,
+    },
+    /// Ask the policy for a permit to land, and land.
+    Land,
+    /// Wait for a person to look at the change.
+    AskReview {
+        /// What the person is told.
+        reason: String,
+    },
+    /// End the task.
+    End {
+        /// In this state.
+        state: TaskState,
+        /// Like this.
+        outcome: Outcome,
+    },
+    /// Nothing before then.
+    WakeAt(Timestamp),
+}
+
+fn end(state: TaskState, reason: OutcomeReason, message: impl Into<String>) -> Vec<Action> {
+    vec![Action::End { state, outcome: Outcome { reason, message: message.into() } }]
+}
+
+/// What is to be done next, in order. Empty when the task has ended and nothing is left behind.
+#[must_use]
+pub fn plan(task: &Task, now: Timestamp) -> Vec<Action> {
+    let recover = recoveries(task);
+    if task.state.is_terminal() {
+        return if recover.is_empty() { closings(task, |_| true) } else { recover };
+    }
+    let landing_open = task.open_effects.values().any(|open| matches!(open.effect, Effect::Land { .. }));
+    if task.cancel_requested && !landing_open {
+        return match &task.landed {
+            Some(commit) => end(
+                TaskState::Completed,
+                OutcomeReason::Done,
+                format!("{} had landed when the cancel came", commit.short()),
+            ),
+            None => end(TaskState::Canceled, OutcomeReason::User, "canceled"),
+        };
+    }
+    let deadline = task.spec.contract.deadline.unwrap_or(Timestamp::MAX);
+    let expires_at = if task.wait.is_some() { deadline } else { deadline.min(task.wall_expires_at()) };
+    if now >= expires_at && !landing_open && task.landed.is_none() {
+        return end(
+            TaskState::Failed,
+            OutcomeReason::Timeout,
+            "the task's time is up; what was made so far can still be read with `diff` and `logs`",
+        );
+    }
+    if let Some(wait) = &task.wait {
+        if now >= wait.expires_at {
+            return end(
+                TaskState::Failed,
+                OutcomeReason::Timeout,
+                format!("nobody answered in time ({}): {}", wait.kind.name(), wait.reason),
+            );
+        }
+        return vec![Action::WakeAt(wait.expires_at.min(expires_at))];
+    }
+    if !recover.is_empty() {
+        return recover;
+    }
+    if let Some(actions) = after_failure(task, now, expires_at) {
+        return actions;
+    }
+    if task.gates.is_none() {
+        return vec![Action::ChooseGates];
+    }
+    match &task.attempt {
+        None => vec![Action::StartAttempt { attempt: 1 }],
+        Some(attempt) => after_attempt(task, attempt),
+    }
+}
+
+/// Open effects that a wait does not explain.
+fn recoveries(task: &Task) -> Vec<Action> {
+    let awaited = task.wait.as_ref().and_then(|wait| wait.effect.as_ref());
+    task.open_effects
+        .iter()
+        .filter(|(id, _)| Some(*id) != awaited)
+        .map(|(id, open)| Action::Recover { id: id.clone(), effect: open.effect.clone() })
+        .collect()
+}
+
+/// Boxes to remove.
+fn closings(task: &Task, which: impl Fn(&crate::effect::SandboxPurpose) -> bool) -> Vec<Action> {
+    task.sandboxes
+        .iter()
+        .filter(|(_, purpose)| which(purpose))
+        .map(|(sandbox, _)| Action::Perform(Effect::CloseSandbox { sandbox: sandbox.clone() }))
+        .collect()
+}
+
+/// What a failed effect of the platform's own means: later again, a person, or the end.
+fn after_failure(task: &Task, now: Timestamp, expires_at: Timestamp) -> Option<Vec<Action>> {
+    let failures = task.failures.as_ref()?;
+    let landing = failures.effect == "land" || failures.effect == "merge_base";
+    let hopeless = match failures.class {
+        FailureClass::Retry | FailureClass::Unknown => failures.count >= MAX_FAILURES,
+        FailureClass::NeedsPerson | FailureClass::Final => true,
+    };
+    if hopeless && landing {
+        return Some(vec![Action::AskReview { reason: format!("not landed: {}", failures.message) }]);
+    }
+    if hopeless {
+        return Some(end(
+            TaskState::Failed,
+            failures.source.into(),
+            format!("{} failed: {}", failures.effect, failures.message),
+        ));
+    }
+    (now < failures.not_before).then(|| vec![Action::WakeAt(failures.not_before.min(expires_at))])
+}
+
+fn after_attempt(task: &Task, attempt: &Attempt) -> Vec<Action> {
+    match &attempt.end {
+        None => vec![Action::RunAgent { attempt: attempt.number }],
+        Some(AgentEnd::Lost { .. }) if attempt.number < MAX_ATTEMPTS => {
+            let mut actions = closings(task, |_| true);
+            if actions.is_empty() {
+                actions.push(Action::StartAttempt { attempt: attempt.number + 1 });
+            }
+            actions
+        }
+        Some(AgentEnd::Lost { message }) => {
+            end(TaskState::Failed, OutcomeReason::Infra, format!("{MAX_ATTEMPTS} attempts were lost; the last: {message}"))
+        }
+        Some(AgentEnd::Stopped { reason, message }) => end(TaskState::Failed, *reason, message.clone()),
+        Some(AgentEnd::Finished { summary }) => match (&attempt.collected, &task.change) {
+            (None, _) => {
+                vec![Action::Perform(Effect::Collect { attempt: attempt.number, round: attempt.round })]
+            }
+            (Some(_), Some(change)) => after_collect(task, attempt, change),
+            (Some(_), None) => end(
+                TaskState::Failed,
+                OutcomeReason::Stuck,
+                format!("the agent ended without changing any file. It said: {summary}"),
+            ),
+        },
+    }
+}
+
+fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action> {
+    let gate_boxes = closings(task, |purpose| matches!(purpose, crate::effect::SandboxPurpose::Gates { .. }));
+    if !gate_boxes.is_empty() {
+        return gate_boxes;
+    }
+    let gates = task.gates.as_deref().unwrap_or_default();
+    if let Some(gate) = gates.iter().find(|gate| task.evidence_for(gate, &change.commit).is_none()) {
+        return vec![Action::Perform(Effect::RunGate { gate: gate.clone(), commit: change.commit.clone() })];
+    }
+    let Some(judgement) = &task.judgement else {
+        return vec![Action::Judge { commit: change.commit.clone() }];
+    };
+    if !judgement.passed {
+        return after_failed_gates(task, attempt, change, &judgement.failed);
+    }
+    let Some(decision) = &task.decision else {
+        return vec![Action::Decide { commit: change.commit.clone() }];
+    };
+    if decision.tier == Tier::Forbidden {
+        return end(TaskState::Rejected, OutcomeReason::Policy, decision.reason.clone());
+    }
+    if change.branch.is_none() {
+        return vec![Action::Perform(Effect::Publish { commit: change.commit.clone() })];
+    }
+    if let Some(commit) = &task.landed {
+        let message = format!("landed on {} as {}", task.spec.repo.base_branch, commit.short());
+        return end(TaskState::Completed, OutcomeReason::Done, message);
+    }
+    if task.spec.contract.deliverable == Deliverable::Branch {
+        let message = format!("branch {} is proved and ready", change.branch.as_deref().unwrap_or_default());
+        return end(TaskState::Completed, OutcomeReason::Done, message);
+    }
+    if task.land_request.is_some() {
+        return vec![Action::Land];
+    }
+    vec![Action::AskReview { reason: review_reason(task, change, gates.len()) }]
+}
+
+fn after_failed_gates(task: &Task, attempt: &Attempt, change: &Change, failed: &[String]) -> Vec<Action> {
+    let names = failed.join(", ");
+    let can_listen = matches!(task.spec.agent, AgentSpec::Native { .. });
+    if change.commit != change.head {
+        return vec![Action::AskReview {
+            reason: format!(
+                "{} moved while the task ran, and merged with it these gates fail: {names}. `say` what to do, `reject` or `cancel`",
+                task.spec.repo.base_branch
+            ),
+        }];
+    }
+    if can_listen && attempt.round < task.spec.contract.gate_rounds {
+        return vec![Action::GiveFeedback];
+    }
+    let rounds = attempt.round;
+    end(
+        TaskState::Failed,
+        OutcomeReason::Stuck,
+        format!("gates still fail after {rounds} rounds of feedback: {names}; `evidence` has their output"),
+    )
+}
+
+fn review_reason(task: &Task, change: &Change, gates: usize) -> String {
+    let proof = match gates {
+        0 => "no gate was found, so nothing is proved".to_owned(),
+        1 => "1 gate passed".to_owned(),
+        n => format!("{n} gates passed"),
+    };
+    let next = if task.is_approved() { "approved; `land` it" } else { "look at it, then `approve` and `land`, or `say` what to change, or `reject`" };
+    format!("change {} is ready: {proof}; {next}", change.head.short())
+}

@@ -1,0 +1,576 @@
+//! A task as it stands: what was asked for, and everything that follows from its events.
+//!
+//! [`Task`] is only ever made by folding events (`fold`); no field is set anywhere else. Absent:
+//! the conversation with the model, which the `agent` room folds for itself from the same events.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::Contract;
+use crate::effect::{Effect, FailureClass, FailureSource, SandboxPurpose, TokenUsage};
+use crate::evidence::{Evidence, GateSpec};
+use crate::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
+use crate::principal::Principal;
+
+/// Which repository, and where in it work begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RepoSpec {
+    /// The origin: an absolute path or a URL.
+    pub origin: String,
+    /// The branch that the change is for.
+    pub base_branch: String,
+    /// The commit that the work starts from.
+    pub base: CommitSha,
+}
+
+/// What does the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AgentSpec {
+    /// Our own loop, outside the box, with this model.
+    Native {
+        /// Provider and model, for example `anthropic/claude-sonnet-4-5` or `replay:demo`.
+        model: String,
+    },
+    /// Any program that edits a tree.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+}
+
+impl AgentSpec {
+    /// The agent's name as a principal and for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Native { model } => format!("native {model}"),
+            Self::Command { argv } => format!("command {}", argv.first().map_or("", String::as_str)),
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TaskSpec {
+    /// What is to be reached, in the requester's words.
+    pub goal: String,
+    /// Where.
+    pub repo: RepoSpec,
+    /// By what.
+    pub agent: AgentSpec,
+    /// Under which agreement.
+    pub contract: Contract,
+}
+
+/// The eight states on the wire (A2A). Variety lives in [`Wait`] and [`Outcome`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Accepted, not begun.
+    Submitted,
+    /// Something is being done.
+    Working,
+    /// Waits for a person.
+    InputRequired,
+    /// Waits for a credential.
+    AuthRequired,
+    /// Done.
+    Completed,
+    /// Not done.
+    Failed,
+    /// Called off.
+    Canceled,
+    /// Refused, by a person or by the policy.
+    Rejected,
+}
+
+impl TaskState {
+    /// Every state, in the order of a task's life.
+    pub const ALL: [Self; 8] = [
+        Self::Submitted,
+        Self::Working,
+        Self::InputRequired,
+        Self::AuthRequired,
+        Self::Completed,
+        Self::Failed,
+        Self::Canceled,
+        Self::Rejected,
+    ];
+
+    /// Whether nothing follows.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Canceled | Self::Rejected)
+    }
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Submitted => "submitted",
+            Self::Working => "working",
+            Self::InputRequired => "input_required",
+            Self::AuthRequired => "auth_required",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Whether a task may go from here to `next`.
+    #[must_use]
+    pub const fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Submitted => matches!(next, Self::Working | Self::Rejected | Self::Canceled | Self::Failed),
+            Self::Working => !matches!(next, Self::Submitted | Self::Working),
+            Self::InputRequired | Self::AuthRequired => matches!(next, Self::Working) || next.is_terminal(),
+            Self::Completed | Self::Failed | Self::Canceled | Self::Rejected => false,
+        }
+    }
+}
+
+/// Why a task stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitKind {
+    /// The agent asked something.
+    Question,
+    /// A plan is to be agreed.
+    Plan,
+    /// A tool call is to be allowed.
+    Tool,
+    /// A change is to be looked at.
+    Review,
+    /// A credential is missing.
+    Auth,
+    /// The budget is used up.
+    Budget,
+    /// Somebody paused it.
+    Paused,
+}
+
+impl WaitKind {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Question => "question",
+            Self::Plan => "plan",
+            Self::Tool => "tool",
+            Self::Review => "review",
+            Self::Auth => "auth",
+            Self::Budget => "budget",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// A stand-still. It always has an owner and an expiry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Wait {
+    /// What for.
+    pub kind: WaitKind,
+    /// Who can end it.
+    pub owner: String,
+    /// The question, or what is to be looked at.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the task ends by itself, as failed with reason `timeout`.
+    pub expires_at: Timestamp,
+    /// The open effect that the answer answers, for questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<EffectId>,
+}
+
+/// Why a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeReason {
+    /// What was asked for is there.
+    Done,
+    /// A deadline, a time limit or a wait ran out.
+    Timeout,
+    /// The budget ran out.
+    Budget,
+    /// The policy forbids it.
+    Policy,
+    /// The agent got no further.
+    Stuck,
+    /// The platform failed.
+    Infra,
+    /// The model's provider failed.
+    Model,
+    /// The user ended it, or what the user gave does not work.
+    User,
+}
+
+impl OutcomeReason {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Timeout => "timeout",
+            Self::Budget => "budget",
+            Self::Policy => "policy",
+            Self::Stuck => "stuck",
+            Self::Infra => "infra",
+            Self::Model => "model",
+            Self::User => "user",
+        }
+    }
+}
+
+impl From<FailureSource> for OutcomeReason {
+    fn from(source: FailureSource) -> Self {
+        match source {
+            FailureSource::Infra => Self::Infra,
+            FailureSource::Model => Self::Model,
+            FailureSource::User => Self::User,
+        }
+    }
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Outcome {
+    /// In one word.
+    pub reason: OutcomeReason,
+    /// In a sentence that says what can be done now.
+    pub message: String,
+}
+
+/// How an agent's work came to an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum AgentEnd {
+    /// It says that it is done.
+    Finished {
+        /// Its own summary: shown to people, never taken as evidence.
+        summary: String,
+    },
+    /// It was stopped or gave up.
+    Stopped {
+        /// Why, in the terms of an outcome.
+        reason: OutcomeReason,
+        /// In a sentence.
+        message: String,
+    },
+    /// Its box or its program was lost; another attempt may follow.
+    Lost {
+        /// What was lost.
+        message: String,
+    },
+}
+
+/// What came out of the box: `Some(None)` in [`Attempt::collected`] means that nothing was changed.
+pub type Collected = Option<CommitSha>;
+
+/// One try at the task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Attempt {
+    /// From 1.
+    pub number: u32,
+    /// How many times feedback reopened it.
+    pub round: u32,
+    /// Model calls that were answered.
+    pub turns: u32,
+    /// How the agent's work ended, if it has.
+    pub end: Option<AgentEnd>,
+    /// What was collected after that.
+    #[schema(value_type = Option<String>)]
+    pub collected: Option<Collected>,
+}
+
+/// A proposed change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Change {
+    /// What the agent made.
+    pub head: CommitSha,
+    /// What would land: `head`, or the merge of a base that moved with `head`.
+    pub commit: CommitSha,
+    /// The commit of the base branch that `commit` builds on.
+    pub onto: CommitSha,
+    /// Where it can be seen in the origin.
+    pub branch: Option<String>,
+}
+
+/// What the recorded evidence of a commit amounts to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Judgement {
+    /// Of which commit.
+    pub commit: CommitSha,
+    /// Whether every required gate passed.
+    pub passed: bool,
+    /// Names of the gates that did not.
+    pub failed: Vec<String>,
+    /// What the agent is told about them.
+    pub feedback: String,
+}
+
+/// What the policy allows for a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// It may not land.
+    Forbidden,
+    /// A person lands it.
+    ByHuman,
+    /// It lands once reviewed.
+    AfterReview,
+    /// It lands alone.
+    Alone,
+}
+
+impl Tier {
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forbidden => "forbidden",
+            Self::ByHuman => "by_human",
+            Self::AfterReview => "after_review",
+            Self::Alone => "alone",
+        }
+    }
+}
+
+/// What the policy said about a change, and on what ground.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Decision {
+    /// What is allowed.
+    pub tier: Tier,
+    /// By which rule.
+    pub rule: String,
+    /// In a sentence.
+    pub reason: String,
+    /// Digest of the policy that was asked.
+    pub policy_digest: Digest,
+    /// About which commit.
+    pub commit: CommitSha,
+    /// Digests of the evidence that was looked at.
+    pub evidence_digests: Vec<Digest>,
+}
+
+/// A person's word for a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Approval {
+    /// For the agent's commit that the person looked at.
+    pub head: CommitSha,
+    /// Who.
+    pub by: Principal,
+    /// When.
+    pub at: Timestamp,
+    /// With what remark.
+    pub comment: String,
+}
+
+/// A person's wish to land.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LandRequest {
+    /// Who.
+    pub by: Principal,
+    /// Whether a clean work tree that has the branch checked out may move along.
+    pub update_worktree: bool,
+}
+
+/// An intent whose result is not known yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OpenEffect {
+    /// What.
+    pub effect: Effect,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Failures of the platform's own effects, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Failures {
+    /// How many without a success between.
+    pub count: u32,
+    /// What can be done about the last.
+    pub class: FailureClass,
+    /// Whose fault it was.
+    pub source: FailureSource,
+    /// What it said.
+    pub message: String,
+    /// Which effect.
+    pub effect: String,
+    /// When.
+    pub at: Timestamp,
+    /// Not again before.
+    pub not_before: Timestamp,
+}
+
+/// A task, folded from its events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Number of the last event.
+    pub seq: u64,
+    /// Who asked.
+    pub requester: Principal,
+    /// What for.
+    pub spec: TaskSpec,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When the last event happened.
+    pub updated_at: Timestamp,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Why it stands still, if it does.
+    pub wait: Option<Wait>,
+    /// How it ended, if it has.
+    pub outcome: Option<Outcome>,
+    /// The gates that were chosen from the base commit and the contract.
+    pub gates: Option<Vec<GateSpec>>,
+    /// The current attempt.
+    pub attempt: Option<Attempt>,
+    /// The proposed change.
+    pub change: Option<Change>,
+    /// All evidence, also of earlier commits.
+    pub evidence: Vec<Evidence>,
+    /// What the evidence of the proposed commit amounts to.
+    pub judgement: Option<Judgement>,
+    /// What the policy said about the proposed commit.
+    pub decision: Option<Decision>,
+    /// Who approved.
+    pub approvals: Vec<Approval>,
+    /// Who wants it landed.
+    pub land_request: Option<LandRequest>,
+    /// What landed.
+    pub landed: Option<CommitSha>,
+    /// Whether somebody called it off.
+    pub cancel_requested: bool,
+    /// What is being done, or was when the platform stopped.
+    pub open_effects: BTreeMap<EffectId, OpenEffect>,
+    /// Boxes that exist.
+    pub sandboxes: BTreeMap<SandboxId, SandboxPurpose>,
+    /// What failed lately.
+    pub failures: Option<Failures>,
+    /// Tokens used.
+    pub usage: TokenUsage,
+    /// Money used, as far as prices are known.
+    pub cost_micro_usd: u64,
+    /// Answers without a known price.
+    pub unpriced_calls: u32,
+    /// Remarks for people.
+    pub notes: Vec<String>,
+    /// How many things were denied.
+    pub denials: u32,
+    /// Time spent waiting for people, which the wall budget does not count.
+    pub waited_ms: u64,
+}
+
+impl Task {
+    /// The commit that evidence, judgement and decision are about now.
+    #[must_use]
+    pub fn proposed(&self) -> Option<&CommitSha> {
+        self.change.as_ref().map(|change| &change.commit)
+    }
+
+    /// The newest evidence of one gate on one commit.
+    #[must_use]
+    pub fn evidence_for(&self, gate: &GateSpec, commit: &CommitSha) -> Option<&Evidence> {
+        self.evidence.iter().rev().find(|e| &e.commit == commit && e.gate == *gate)
+    }
+
+    /// The sandbox in which the current attempt works.
+    #[must_use]
+    pub fn attempt_sandbox(&self) -> Option<SandboxId> {
+        let number = self.attempt.as_ref()?.number;
+        SandboxId::parse(&format!("{}-a{number}", self.id)).ok()
+    }
+
+    /// Whether this very change was approved by a person.
+    #[must_use]
+    pub fn is_approved(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| self.approvals.iter().any(|a| a.head == change.head))
+    }
+
+    /// When the wall budget is used up if nothing is waited for from now on.
+    #[must_use]
+    pub fn wall_expires_at(&self) -> Timestamp {
+        let allowed_ms = self.spec.contract.budget.wall_ms.saturating_add(self.waited_ms);
+        let allowed = jiff::SignedDuration::from_millis(i64::try_from(allowed_ms).unwrap_or(i64::MAX));
+        self.submitted_at.checked_add(allowed).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// One line of a list of tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TaskSummary {
+    /// The task.
+    pub id: TaskId,
+    /// Its last event.
+    pub seq: u64,
+    /// What was asked for.
+    pub goal: String,
+    /// The origin.
+    pub origin: String,
+    /// Branch that the change is for.
+    pub base_branch: String,
+    /// Who asked.
+    pub requester: Principal,
+    /// What does the work.
+    pub agent: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// What it waits for.
+    pub wait_kind: Option<WaitKind>,
+    /// Why: the wait's reason or the outcome's message.
+    pub reason: String,
+    /// How it ended.
+    pub outcome: Option<OutcomeReason>,
+    /// Gates passed on the proposed commit.
+    pub gates_passed: u32,
+    /// Gates that are to pass.
+    pub gates_total: u32,
+    /// Model calls answered in the current attempt.
+    pub turns: u32,
+    /// Money used, as far as known.
+    pub cost_micro_usd: u64,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When the last event happened.
+    pub updated_at: Timestamp,
+}
+
+impl From<&Task> for TaskSummary {
+    fn from(task: &Task) -> Self {
+        let gates = task.gates.as_deref().unwrap_or_default();
+        let passed = task.proposed().map_or(0, |commit| {
+            gates.iter().filter(|gate| task.evidence_for(gate, commit).is_some_and(|e| e.passed)).count()
+        });
+        let reason = match (&task.wait, &task.outcome) {
+            (Some(wait), _) => wait.reason.clone(),
+            (None, Some(outcome)) => outcome.message.clone(),
+            (None, None) => String::new(),
+        };
+        Self {
+            id: task.id.clone(),
+            seq: task.seq,
+            goal: task.spec.goal.clone(),
+            origin: task.spec.repo.origin.clone(),
+            base_branch: task.spec.repo.base_branch.clone(),
+            requester: task.requester.clone(),
+            agent: task.spec.agent.name(),
+            state: task.state,
+            wait_kind: task.wait.as_ref().map(|wait| wait.kind),
+            reason,
+            outcome: task.outcome.as_ref().map(|outcome| outcome.reason),
+            gates_passed: u32::try_from(passed).unwrap_or(u32::MAX),
+            gates_total: u32::try_from(gates.len()).unwrap_or(u32::MAX),
+            turns: task.attempt.as_ref().map_or(0, |attempt| attempt.turns),
+            cost_micro_usd: task.cost_micro_usd,
+            submitted_at: task.submitted_at,
+            updated_at: task.updated_at,
+        }
+    }
+}
