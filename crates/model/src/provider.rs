@@ -1,0 +1,97 @@
+//! The port: a provider turns a request into a stream of events that ends in one answer.
+//!
+//! A call exists only in the finished answer: what streams before it is for watching. Dropping
+//! the stream cancels the call. Absent: retries, which the caller makes with
+//! [`crate::retry_delay`], and any state of a conversation.
+
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorKind, ModelError};
+use crate::transcript::{AssistantMessage, Request, Wire};
+use crate::usage::{Price, Usage};
+
+/// A stream that ends after its first error or after [`StreamEvent::Finished`].
+pub type EventStream = BoxStream<'static, Result<StreamEvent, ModelError>>;
+
+/// A model provider. One value serves many calls at once.
+pub trait Provider: Send + Sync {
+    /// A stable name. Raw blocks go back only to a provider of the same name and wire.
+    fn name(&self) -> &str;
+
+    /// The wire that it speaks.
+    fn wire(&self) -> Wire;
+
+    /// What `model` costs here; `None` if that is not known.
+    fn price(&self, model: &str) -> Option<Price>;
+
+    /// Starts a call when the stream is first polled. Contract: yields any number of events, then
+    /// exactly one `Finished` or one error, and nothing after it.
+    fn stream(&self, request: &Request) -> EventStream;
+}
+
+/// What happens during a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum StreamEvent {
+    /// The provider has begun to answer.
+    Started {
+        /// The model as the provider names it; empty if it does not say.
+        model: String,
+    },
+    /// More text.
+    TextDelta {
+        /// The new part.
+        text: String,
+    },
+    /// More visible reasoning.
+    ThinkingDelta {
+        /// The new part.
+        text: String,
+    },
+    /// A tool call begins. It is not a call yet: only the finished answer holds calls.
+    ToolCallStarted {
+        /// Which block, for the deltas that follow.
+        index: u32,
+        /// The provider's id.
+        id: String,
+        /// The tool's name.
+        name: String,
+    },
+    /// More input of a tool call: a piece of JSON text.
+    ToolInputDelta {
+        /// Which block.
+        index: u32,
+        /// The new part.
+        fragment: String,
+    },
+    /// The whole answer. The last event.
+    Finished(Box<Answer>),
+}
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What the model said.
+    pub message: AssistantMessage,
+    /// What it used.
+    pub usage: Usage,
+    /// What it cost in micro-dollars; `None` if the price or the usage is not known.
+    pub cost_micro_usd: Option<u64>,
+    /// The provider's id of the call, for its support.
+    pub request_id: Option<String>,
+}
+
+/// Reads a stream to its end and gives the answer.
+///
+/// # Errors
+/// The stream's error, or [`ErrorKind::Broken`] if it ends without an answer.
+pub async fn complete(mut stream: EventStream) -> Result<Answer, ModelError> {
+    while let Some(event) = stream.next().await {
+        if let StreamEvent::Finished(answer) = event? {
+            return Ok(*answer);
+        }
+    }
+    Err(ModelError::new(ErrorKind::Broken, "model", "the stream ended without an answer"))
+}
