@@ -97,6 +97,8 @@ struct Entry {
     stop: Option<StopReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<AssistantMessage>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    answered_by: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,6 +200,7 @@ impl Entry {
     fn of(answer: &Answer) -> Self {
         Self {
             message: Some(answer.message.clone()),
+            answered_by: answer.answered_by.clone(),
             usage: Some(answer.usage),
             cost_micro_usd: answer.cost_micro_usd,
             request_id: answer.request_id.clone(),
@@ -216,6 +219,7 @@ impl Entry {
         };
         Ok(Answer {
             message,
+            answered_by: self.answered_by.clone(),
             usage: self.usage.unwrap_or_default(),
             // Playing costs nothing; an entry may say what it did cost.
             cost_micro_usd: Some(self.cost_micro_usd.unwrap_or(0)),

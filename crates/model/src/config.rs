@@ -107,10 +107,18 @@ pub struct ProviderConfig {
 }
 
 impl ProviderConfig {
-    /// A configuration with the usual limits, prices from the table, and no proxy.
+    /// A configuration with the endpoint's usual limits, prices from the table, and no proxy.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, limits: Limits::default(), price: None, proxy: None }
+        let limits = match &endpoint {
+            Endpoint::Anthropic { .. } | Endpoint::Replay { .. } => Limits::default(),
+            // Chat has no pings: a model that reasons in secret, or reads its prompt on a small
+            // machine, says nothing for minutes.
+            Endpoint::OpenAi { .. } | Endpoint::Chat { .. } => {
+                Limits { first_byte_ms: 600_000, idle_ms: 300_000, ..Limits::default() }
+            }
+        };
+        Self { endpoint, limits, price: None, proxy: None }
     }
 }
 

@@ -16,7 +16,10 @@ use crate::usage::{Price, Usage};
 pub(crate) struct Draft {
     pub(crate) provider: String,
     pub(crate) wire: Wire,
+    /// As asked for.
     pub(crate) model: String,
+    /// As the provider names it.
+    pub(crate) answered_by: String,
     pub(crate) price: Option<Price>,
     pub(crate) request_id: Option<String>,
     pub(crate) usage: Usage,
@@ -41,6 +44,7 @@ impl Draft {
                 blocks,
                 stop,
             },
+            answered_by: std::mem::take(&mut self.answered_by),
             usage,
             cost_micro_usd: self.price.and_then(|price| price.cost_micro_usd(&usage)),
             request_id: self.request_id.take(),

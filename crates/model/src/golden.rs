@@ -42,6 +42,7 @@ fn decoder(name: &str) -> Box<dyn Decoder> {
         provider: provider.into(),
         wire,
         model: model.into(),
+        answered_by: String::new(),
         price,
         request_id: None,
         usage: Usage::default(),
@@ -142,11 +143,25 @@ fn every_answer_survives_storing() {
 }
 
 #[test]
+fn every_event_survives_being_sent_on() {
+    for name in all() {
+        let bytes = stream(&name);
+        for event in decode(&name, [&*bytes].into_iter()).0 {
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<StreamEvent>(&text).unwrap(), event, "{text}");
+        }
+    }
+}
+
+#[test]
 fn anthropic_text_streams_and_is_counted_in_classes_that_do_not_overlap() {
     let answer = answer("anthropic_text");
     assert_eq!(answer.message.text(), "Hello, wörld 🦀");
     assert_eq!(answer.message.stop, StopReason::EndTurn);
-    assert_eq!(answer.message.model, "claude-opus-4-5-20251101");
+    assert_eq!(
+        (answer.message.model.as_str(), answer.answered_by.as_str()),
+        ("claude-opus-4-5", "claude-opus-4-5-20251101")
+    );
     assert_eq!(
         answer.usage,
         Usage {

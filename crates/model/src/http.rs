@@ -43,7 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect_ms: 10_000,
-            first_byte_ms: 300_000,
+            first_byte_ms: 120_000,
             idle_ms: 60_000,
             total_ms: 1_800_000,
             body_bytes: 64 << 20,
@@ -114,6 +114,7 @@ impl Http {
             provider: self.endpoint.name.clone(),
             wire: self.endpoint.wire,
             model: model.to_owned(),
+            answered_by: String::new(),
             price,
             request_id: None,
             usage: Usage::default(),
@@ -176,11 +177,12 @@ impl<D: Decoder> Call<D> {
         let response = match timeout_at(due.min(end), request).await {
             Err(_) => return Err(http.silence(limits.first_byte_ms, "the server did not answer")),
             Ok(Err(why)) => {
-                let reached = http.endpoint.url.host_str().unwrap_or_default().to_owned();
-                return Err(http.error(
-                    ErrorKind::Unreachable,
-                    format!("{reached} cannot be reached: {}", causes(&why.without_url())),
-                ));
+                let host = http.endpoint.url.host_str().unwrap_or_default();
+                let what =
+                    if why.is_connect() { "cannot be reached" } else { "broke the connection before its answer" };
+                return Err(
+                    http.error(ErrorKind::Unreachable, format!("{host} {what}: {}", causes(&why.without_url())))
+                );
             }
             Ok(Ok(response)) => response,
         };

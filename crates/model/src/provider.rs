@@ -4,6 +4,8 @@
 //! the stream cancels the call. Absent: retries, which the caller makes with
 //! [`crate::retry_delay`], and any state of a conversation.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,21 @@ pub trait Provider: Send + Sync {
     /// Starts a call when the stream is first polled. Contract: yields any number of events, then
     /// exactly one `Finished` or one error, and nothing after it.
     fn stream(&self, request: &Request) -> EventStream;
+}
+
+impl<P: Provider + ?Sized> Provider for Arc<P> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+    fn wire(&self) -> Wire {
+        (**self).wire()
+    }
+    fn price(&self, model: &str) -> Option<Price> {
+        (**self).price(model)
+    }
+    fn stream(&self, request: &Request) -> EventStream {
+        (**self).stream(request)
+    }
 }
 
 /// What happens during a call.
@@ -75,6 +92,8 @@ pub enum StreamEvent {
 pub struct Answer {
     /// What the model said.
     pub message: AssistantMessage,
+    /// The model that answered, as the provider names it; empty if it does not say.
+    pub answered_by: String,
     /// What it used.
     pub usage: Usage,
     /// What it cost in micro-dollars; `None` if the price or the usage is not known.

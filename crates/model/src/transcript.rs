@@ -93,7 +93,8 @@ pub struct AssistantMessage {
     pub wire: Wire,
     /// The provider's name ([`crate::Provider::name`]); raw bytes go back only to the same one.
     pub provider: String,
-    /// The model that answered, as the provider names it.
+    /// The model that was asked, as [`Request::model`] named it; raw bytes go back only to the
+    /// same one, because newer models refuse the reasoning of another.
     pub model: String,
     /// The blocks in the order in which they came; may be empty.
     pub blocks: Vec<Block>,
@@ -122,9 +123,9 @@ impl AssistantMessage {
             .collect()
     }
 
-    /// Whether the blocks' raw bytes may go to `provider` over `wire`.
-    pub(crate) fn came_from(&self, wire: Wire, provider: &str) -> bool {
-        self.wire == wire && self.provider == provider
+    /// Whether the blocks' raw bytes may go to `model` of `provider` over `wire`.
+    pub(crate) fn came_from(&self, wire: Wire, provider: &str, model: &str) -> bool {
+        self.wire == wire && self.provider == provider && self.model == model
     }
 }
 

@@ -238,9 +238,7 @@ impl Decoder for MessagesDecoder {
             "message_start" => {
                 let start: Start<'_> = self.read(parsed.message, kind)?;
                 self.count(start.usage);
-                if !start.model.is_empty() {
-                    self.draft.model.clone_from(&start.model);
-                }
+                self.draft.answered_by.clone_from(&start.model);
                 out.push(StreamEvent::Started { model: start.model });
             }
             "content_block_start" => self.start_block(parsed.index, parsed.content_block, out)?,

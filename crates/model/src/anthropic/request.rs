@@ -36,7 +36,7 @@ pub(crate) fn body(request: &Request, provider: &str) -> Result<Vec<u8>, serde_j
     let mut messages: Vec<Turn<'_>> = request
         .messages
         .iter()
-        .map(|message| turn(message, provider))
+        .map(|message| turn(message, provider, &request.model))
         .filter(|turn| !turn.content.is_empty())
         .collect();
     for user in messages.iter_mut().rev().filter(|turn| turn.role == "user").take(2) {
@@ -138,7 +138,7 @@ fn text(text: &str) -> Content<'_> {
     Content::Text { kind: "text", text, cache_control: None }
 }
 
-fn turn<'a>(message: &'a Message, provider: &str) -> Turn<'a> {
+fn turn<'a>(message: &'a Message, provider: &str, model: &str) -> Turn<'a> {
     match message {
         Message::User { parts } => {
             let results = parts.iter().filter_map(|part| match part {
@@ -157,12 +157,12 @@ fn turn<'a>(message: &'a Message, provider: &str) -> Turn<'a> {
             });
             Turn { role: "user", content: results.chain(texts).collect() }
         }
-        Message::Assistant(assistant) => Turn { role: "assistant", content: answer(assistant, provider) },
+        Message::Assistant(assistant) => Turn { role: "assistant", content: answer(assistant, provider, model) },
     }
 }
 
-fn answer<'a>(assistant: &'a AssistantMessage, provider: &str) -> Vec<Content<'a>> {
-    let own = assistant.came_from(Wire::AnthropicMessages, provider);
+fn answer<'a>(assistant: &'a AssistantMessage, provider: &str, model: &str) -> Vec<Content<'a>> {
+    let own = assistant.came_from(Wire::AnthropicMessages, provider, model);
     // The API refuses a message of nothing but white space, although models send such.
     let blank =
         assistant.blocks.iter().all(|block| matches!(&block.view, BlockView::Text { text } if text.trim().is_empty()));

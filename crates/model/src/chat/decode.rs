@@ -301,11 +301,9 @@ impl Decoder for ChatDecoder {
         }
         if !self.started {
             self.started = true;
-            if let Some(model) = chunk.model.filter(|model| !model.is_empty()) {
-                self.draft.model = model;
-            }
+            self.draft.answered_by = chunk.model.unwrap_or_default();
             self.draft.request_id = self.draft.request_id.take().or(chunk.id);
-            out.push(StreamEvent::Started { model: self.draft.model.clone() });
+            out.push(StreamEvent::Started { model: self.draft.answered_by.clone() });
         }
         if let Some(usage) = chunk.usage {
             self.count(usage);

@@ -43,7 +43,7 @@ pub(crate) fn body(request: &Request, provider: &str, dialect: Dialect) -> Resul
     for message in &request.messages {
         match message {
             Message::User { parts } => user(parts, &mut messages),
-            Message::Assistant(assistant) => messages.push(answer(assistant, provider)?),
+            Message::Assistant(assistant) => messages.push(answer(assistant, provider, &request.model)?),
         }
     }
     let limit = request.max_output_tokens;
@@ -157,8 +157,8 @@ fn user<'a>(parts: &'a [UserPart], messages: &mut Vec<Turn<'a>>) {
     }
 }
 
-fn answer<'a>(assistant: &'a AssistantMessage, provider: &str) -> Result<Turn<'a>, serde_json::Error> {
-    let own = assistant.came_from(Wire::ChatCompletions, provider);
+fn answer<'a>(assistant: &'a AssistantMessage, provider: &str, model: &str) -> Result<Turn<'a>, serde_json::Error> {
+    let own = assistant.came_from(Wire::ChatCompletions, provider, model);
     let (mut extra, mut tool_calls) = (Vec::new(), Vec::new());
     for block in &assistant.blocks {
         match (&block.view, &block.raw) {
