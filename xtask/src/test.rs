@@ -9,6 +9,7 @@
 
 mod summary;
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -61,10 +62,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         summary.at_least_one_failed();
     }
     let verdict = verdict(&summary, untidy);
-    println!("\n{}", summary.render(untidy));
     if let Err(why) = &verdict {
-        eprintln!("{why}");
+        eprintln!("\n{why}");
     }
+    println!("\n{}", summary.render(untidy));
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -91,17 +92,16 @@ fn cargo_test(options: &Options, workspace: &Workspace) -> anyhow::Result<Comman
     let mut command = proc::cargo();
     command.args(["test", "--no-fail-fast"]);
     if options.fast {
-        let mut kind = "--bins";
+        let mut kinds = BTreeSet::new();
         for name in &options.words {
             let Some(package) = workspace.packages.iter().find(|package| package.name == *name) else {
                 bail!("there is no crate `{name}` in the workspace");
             };
             command.args(["--package", name]);
-            if package.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib")) {
-                kind = "--lib";
-            }
+            let is_lib = package.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "lib"));
+            kinds.insert(if is_lib { "--lib" } else { "--bins" });
         }
-        command.arg(kind);
+        command.args(kinds);
     } else {
         command.arg("--workspace");
         if !options.words.is_empty() {
@@ -225,6 +225,7 @@ mod tests {
         };
         assert!(fast(&["gates"]).unwrap().ends_with("test --no-fail-fast --package gates --lib"));
         assert!(fast(&["xtask"]).unwrap().ends_with("--package xtask --bins"));
+        assert!(fast(&["xtask", "gates"]).unwrap().ends_with("--package xtask --package gates --bins --lib"));
         assert!(fast(&["attic"]).unwrap_err().to_string().contains("no crate `attic`"));
     }
 }
