@@ -8,7 +8,7 @@ use crate::proc::Workspace;
 
 /// Most packages in the lock file, ours included.
 ///
-/// Each package is build time and something to trust. The one-machine product came to 313; the
+/// Each package is build time and something to trust. The one-machine product came to about 315; the
 /// rest is slack for updates of what is there. Raise it only with the reason in the commit.
 const MAX_LOCK_PACKAGES: usize = 330;
 
