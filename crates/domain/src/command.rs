@@ -90,6 +90,9 @@ pub enum Refusal {
         /// The change.
         head: String,
     },
+    /// The branch is being moved at this moment.
+    #[error("the change is landing right now; `show` tells what came of it")]
+    Landing,
     /// A program can't be told anything.
     #[error("the agent is a program that takes no messages; cancel the task and submit another")]
     NoListener,
@@ -152,6 +155,9 @@ fn say(task: &Task, text: &str) -> Result<Vec<Event>, Refusal> {
     if task.wait.as_ref().is_some_and(|wait| wait.kind == WaitKind::Question) {
         return Err(Refusal::QuestionOpen);
     }
+    if is_landing(task) {
+        return Err(Refusal::Landing);
+    }
     Ok(vec![Event::MessageAdded { source: MessageSource::Person, text: text.to_owned() }])
 }
 
@@ -170,12 +176,16 @@ fn answer(task: &Task, text: &str) -> Result<Vec<Event>, Refusal> {
     Ok(vec![Event::EffectEnded { id: effect, result }])
 }
 
+fn is_landing(task: &Task) -> bool {
+    task.landed.is_some() || task.open_effects.values().any(|open| matches!(open.effect, Effect::Land { .. }))
+}
+
 /// Ends the task in the same append, unless a landing is under way: then the landing's result
 /// decides, and the end names the race.
 fn cancel(task: &Task, reason: &str) -> Vec<Event> {
     let reason = if reason.is_empty() { "canceled".to_owned() } else { reason.to_owned() };
     let mut events = vec![Event::CancelRequested { reason: reason.clone() }];
-    if task.open_effects.values().any(|open| matches!(open.effect, Effect::Land { .. })) {
+    if is_landing(task) {
         return events;
     }
     for id in task.open_effects.keys() {

@@ -9,32 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::evidence::{CommandEnd, Evidence, GateSpec};
 use crate::id::{CommitSha, Digest, SandboxId};
 
-/// What a sandbox is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum SandboxPurpose {
-    /// An agent works in it.
-    Attempt {
-        /// Which attempt.
-        attempt: u32,
-    },
-    /// Gates are run in it.
-    Gates {
-        /// On which commit.
-        commit: CommitSha,
-    },
-}
-
 /// Something that is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Effect {
-    /// Start a sandbox, or continue one.
+    /// Start the sandbox of an attempt, or continue it.
     OpenSandbox {
         /// Its id, derived from what it is for.
         sandbox: SandboxId,
-        /// What for.
-        purpose: SandboxPurpose,
+        /// Which attempt.
+        attempt: u32,
     },
     /// Stop a sandbox and remove its files.
     CloseSandbox {

@@ -5,11 +5,11 @@
 //! prefix of a log folds too. Absent: decisions. What should happen next is `plan`'s business, what
 //! a person may ask for is `command`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::effect::{Effect, EffectResult, FailureClass, SandboxPurpose};
+use crate::effect::{Effect, EffectResult, FailureClass};
 use crate::event::{Envelope, Event, MessageSource};
 use crate::id::EffectId;
 use crate::task::{
@@ -101,7 +101,7 @@ fn new_task(first: &Envelope, spec: &TaskSpec, notes: &[String]) -> Task {
         landed: None,
         cancel_requested: false,
         open_effects: BTreeMap::new(),
-        sandboxes: BTreeMap::new(),
+        sandboxes: BTreeSet::new(),
         failures: None,
         usage: crate::effect::TokenUsage::default(),
         cost_micro_usd: 0,
@@ -210,8 +210,8 @@ fn change(task: &mut Task, envelope: &Envelope) {
             forget_change(task);
         }
         Event::EffectStarted { id, effect } => {
-            if let Effect::OpenSandbox { sandbox, purpose } = effect {
-                task.sandboxes.insert(sandbox.clone(), purpose.clone());
+            if let Effect::OpenSandbox { sandbox, .. } = effect {
+                task.sandboxes.insert(sandbox.clone());
             }
             task.open_effects.insert(id.clone(), OpenEffect { effect: effect.clone(), since: envelope.at });
         }
@@ -338,6 +338,8 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
                 None => task.unpriced_calls += 1,
             }
         }
+        // What was collected while somebody reopened the work is already out of date.
+        (_, EffectResult::Collected { .. }) if agent_end(task).is_none() => {}
         (_, EffectResult::Collected { commit, notes }) => {
             if let Some(attempt) = &mut task.attempt {
                 attempt.collected = Some(commit.clone());
@@ -374,8 +376,10 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
 
 /// Effects whose failures the agent's own state machine weighs.
 const fn is_agents_own(effect: &Effect) -> bool {
-    matches!(effect, Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. })
-        || matches!(effect, Effect::OpenSandbox { purpose: SandboxPurpose::Attempt { .. }, .. })
+    matches!(
+        effect,
+        Effect::OpenSandbox { .. } | Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. }
+    )
 }
 
 /// An id for the effect that event `seq` of a task starts. Derived, so that a replay finds the same.

@@ -87,7 +87,7 @@ fn end(state: TaskState, reason: OutcomeReason, message: impl Into<String>) -> V
 pub fn plan(task: &Task, now: Timestamp) -> Vec<Action> {
     let recover = recoveries(task);
     if task.state.is_terminal() {
-        return if recover.is_empty() { closings(task, |_| true) } else { recover };
+        return if recover.is_empty() { closings(task) } else { recover };
     }
     let landing_open = task.open_effects.values().any(|open| matches!(open.effect, Effect::Land { .. }));
     if task.cancel_requested && !landing_open {
@@ -145,12 +145,9 @@ fn recoveries(task: &Task) -> Vec<Action> {
 }
 
 /// Boxes to remove.
-fn closings(task: &Task, which: impl Fn(&crate::effect::SandboxPurpose) -> bool) -> Vec<Action> {
-    task.sandboxes
-        .iter()
-        .filter(|(_, purpose)| which(purpose))
-        .map(|(sandbox, _)| Action::Perform(Effect::CloseSandbox { sandbox: sandbox.clone() }))
-        .collect()
+fn closings(task: &Task) -> Vec<Action> {
+    let close = |sandbox: &crate::id::SandboxId| Action::Perform(Effect::CloseSandbox { sandbox: sandbox.clone() });
+    task.sandboxes.iter().map(close).collect()
 }
 
 /// What a failed effect of the platform's own means: later again, a person, or the end.
@@ -178,7 +175,7 @@ fn after_attempt(task: &Task, attempt: &Attempt) -> Vec<Action> {
     match &attempt.end {
         None => vec![Action::RunAgent { attempt: attempt.number }],
         Some(AgentEnd::Lost { .. }) if attempt.number < MAX_ATTEMPTS => {
-            let mut actions = closings(task, |_| true);
+            let mut actions = closings(task);
             if actions.is_empty() {
                 actions.push(Action::StartAttempt { attempt: attempt.number + 1 });
             }
@@ -203,10 +200,6 @@ fn after_attempt(task: &Task, attempt: &Attempt) -> Vec<Action> {
 }
 
 fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action> {
-    let gate_boxes = closings(task, |purpose| matches!(purpose, crate::effect::SandboxPurpose::Gates { .. }));
-    if !gate_boxes.is_empty() {
-        return gate_boxes;
-    }
     let gates = task.gates.as_deref().unwrap_or_default();
     if let Some(gate) = gates.iter().find(|gate| task.evidence_for(gate, &change.commit).is_none()) {
         return vec![Action::Perform(Effect::RunGate { gate: gate.clone(), commit: change.commit.clone() })];

@@ -3,13 +3,13 @@
 //! [`Task`] is only ever made by folding events (`fold`); no field is set anywhere else. Absent:
 //! the conversation with the model, which the `agent` room folds for itself from the same events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::Contract;
-use crate::effect::{Effect, FailureClass, FailureSource, SandboxPurpose, TokenUsage};
+use crate::effect::{Effect, FailureClass, FailureSource, TokenUsage};
 use crate::evidence::{Evidence, GateSpec};
 use crate::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
 use crate::principal::Principal;
@@ -450,8 +450,8 @@ pub struct Task {
     pub cancel_requested: bool,
     /// What is being done, or was when the platform stopped.
     pub open_effects: BTreeMap<EffectId, OpenEffect>,
-    /// Boxes that exist.
-    pub sandboxes: BTreeMap<SandboxId, SandboxPurpose>,
+    /// Boxes of attempts that exist. A gate's box lives and dies inside its effect.
+    pub sandboxes: BTreeSet<SandboxId>,
     /// What failed lately.
     pub failures: Option<Failures>,
     /// Tokens used.
