@@ -62,16 +62,17 @@ pub(super) async fn writer(folder: &Folder) -> Result<SqliteConnection, OpenErro
 
 /// Connections that can't write.
 pub(super) async fn readers(folder: &Folder, count: u32) -> Result<SqlitePool, OpenError> {
-    let pool = SqlitePoolOptions::new()
+    SqlitePoolOptions::new()
         .max_connections(count)
         .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(
+                async move { assert_full_sync(connection).await.map_err(|e| sqlx::Error::Configuration(Box::new(e))) },
+            )
+        })
         .connect_with(options(folder).read_only(true).thread_name(|id| format!("store-reader-{id}")))
         .await
-        .map_err(|e| failed(folder, "open the database for reading", e))?;
-    let mut first = pool.acquire().await.map_err(|e| failed(folder, "read the database", e))?;
-    assert_full_sync(&mut first).await?;
-    drop(first);
-    Ok(pool)
+        .map_err(|e| failed(folder, "open the database for reading", e))
 }
 
 async fn assert_full_sync(connection: &mut SqliteConnection) -> Result<(), OpenError> {

@@ -110,7 +110,7 @@ impl Sqlite {
 
     async fn store(&self, append: Append) -> Result<Appended, AppendError> {
         let work = Prepared::new(append)?;
-        let job = |reply| Job::Append(AppendJob { work, answer: Answer::new(reply) });
+        let job = |reply| Job::Append(Box::new(AppendJob { work, answer: Answer::new(reply) }));
         self.ask(job).await.unwrap_or(Err(AppendError::Closed))
     }
 

@@ -6,7 +6,8 @@
 
 use domain::id::{Digest, TaskId};
 use domain::task::TaskSummary;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use sqlx::{Row as _, SqliteConnection};
 
 use crate::error::Fault;
@@ -211,44 +212,44 @@ impl Packed {
 /// Writes what a group changed.
 pub(super) async fn write(connection: &mut SqliteConnection, changes: &Changes<'_>) -> Result<(), Trouble> {
     let mut packed = Packed::default();
-    let events = rows(&changes.events, |(task, event)| {
+    let mut events = Vec::with_capacity(changes.events.len());
+    for (task, event) in &changes.events {
         let (start, length) = packed.add(&event.bytes);
-        json!([event.row, task, event.seq, start, length, event.hash])
-    });
-    insert(connection, "store events", INSERT_EVENTS, (events, Some(packed))).await?;
-    let lines = rows(&changes.lines, |line| {
-        let HeadRow { first_row, head } = line.head;
-        let state = line.summary.state;
-        let open = i32::from(!state.is_terminal());
-        json!([first_row, line.summary.id, head.seq, head.hash, state.name(), open, line.wake_at_us, line.summary])
-    });
-    insert(connection, "store task lines", WRITE_LINES, (lines, None)).await?;
-    let keys = rows(&changes.keys, |(key, task)| json!([key.scope, key.key, key.body_digest, task]));
-    insert(connection, "store idempotency keys", INSERT_KEYS, (keys, None)).await?;
-    let leases = rows(&changes.leases, |(task, lease)| json!([task, lease.epoch, lease.owner, lease.expires_at_us]));
-    insert(connection, "store leases", WRITE_LEASES, (leases, None)).await?;
+        events.push((event.row, *task, event.seq, start, length, &event.hash));
+    }
+    insert(connection, "store events", INSERT_EVENTS, &events, Some(packed)).await?;
+    let mut lines = Vec::with_capacity(changes.lines.len());
+    for Line { head: HeadRow { first_row, head }, summary, wake_at_us } in &changes.lines {
+        let (state, open) = (summary.state.name(), i32::from(!summary.state.is_terminal()));
+        lines.push((first_row, &summary.id, head.seq, &head.hash, state, open, wake_at_us, *summary));
+    }
+    insert(connection, "store task lines", WRITE_LINES, &lines, None).await?;
+    let keys: Vec<_> = changes.keys.iter().map(|(key, task)| (&key.scope, &key.key, &key.body_digest, *task)).collect();
+    insert(connection, "store idempotency keys", INSERT_KEYS, &keys, None).await?;
+    let leases: Vec<_> =
+        changes.leases.iter().map(|(task, row)| (*task, row.epoch, &row.owner, row.expires_at_us)).collect();
+    insert(connection, "store leases", WRITE_LEASES, &leases, None).await?;
     let mut packed = Packed::default();
-    let blobs = rows(&changes.blobs, |(digest, bytes)| {
+    let mut blobs = Vec::with_capacity(changes.blobs.len());
+    for (digest, bytes) in &changes.blobs {
         let (start, length) = packed.add(bytes);
-        json!([digest, start, length])
-    });
-    insert(connection, "store blobs", WRITE_BLOBS, (blobs, Some(packed))).await
+        blobs.push((*digest, start, length));
+    }
+    insert(connection, "store blobs", WRITE_BLOBS, &blobs, Some(packed)).await
 }
 
-fn rows<T>(changed: &[T], row: impl FnMut(&T) -> Value) -> Vec<Value> {
-    changed.iter().map(row).collect()
-}
-
-async fn insert(
+async fn insert<R: Serialize>(
     connection: &mut SqliteConnection,
     operation: &'static str,
     sql: &'static str,
-    (rows, packed): (Vec<Value>, Option<Packed>),
+    rows: &[R],
+    packed: Option<Packed>,
 ) -> Result<(), Trouble> {
     if rows.is_empty() {
         return Ok(());
     }
-    let mut query = sqlx::query(sql).bind(Value::Array(rows).to_string());
+    let rows = serde_json::to_string(rows).map_err(|e| Trouble::Refused(Fault::new(operation, e)))?;
+    let mut query = sqlx::query(sql).bind(rows);
     if let Some(Packed(bytes)) = packed {
         query = query.bind(bytes);
     }

@@ -70,7 +70,8 @@ pub(super) struct BlobJob {
 
 /// Everything that writes.
 pub(super) enum Job {
-    Append(AppendJob),
+    /// Boxed: it is much larger than the others.
+    Append(Box<AppendJob>),
     Lease(LeaseJob),
     Blob(BlobJob),
 }
@@ -313,7 +314,10 @@ fn changes<'a>(group: &'a [Job], ledger: &'a Ledger) -> Changes<'a> {
     let mut leases = BTreeMap::new();
     for job in group {
         match job {
-            Job::Append(AppendJob { work, answer: Answer { outcome: Some(Ok(appended)), .. } }) => {
+            Job::Append(job) => {
+                let AppendJob { work, answer: Answer { outcome: Some(Ok(appended)), .. } } = job.as_ref() else {
+                    continue;
+                };
                 changes.events.extend(appended.stored.iter().map(|event| (&work.task, event)));
                 changes.keys.extend(work.idempotency.as_ref().map(|key| (key, &work.task)));
                 if let Some(head) = ledger.heads.get(&work.task) {
@@ -327,7 +331,7 @@ fn changes<'a>(group: &'a [Job], ledger: &'a Ledger) -> Changes<'a> {
                 }
             }
             Job::Blob(job) => changes.blobs.push((&job.digest, &job.bytes)),
-            Job::Append(_) | Job::Lease(_) => {}
+            Job::Lease(_) => {}
         }
     }
     changes.lines = lines.into_values().collect();
