@@ -1,0 +1,109 @@
+//! What an agent needs from whoever runs it: a journal that stores, and hands in a box.
+//!
+//! Absent: the store and the provider of boxes themselves; the orchestrator implements both.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::effect::{Effect, EffectResult};
+use domain::event::{Envelope, Event};
+use domain::id::{Digest, EffectId};
+use domain::task::AgentEnd;
+use jiff::Timestamp;
+use sandbox::Sandbox;
+
+/// Why the journal takes nothing more. The agent stops at once.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The task ended or was canceled meanwhile.
+    #[error("the task has ended")]
+    Ended,
+    /// The event could not be stored.
+    #[error("the journal failed: {0}")]
+    Failed(String),
+}
+
+/// Something to show while it happens. Never stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glimpse<'a> {
+    /// A piece of the model's answer.
+    Text {
+        /// In which turn.
+        turn: u32,
+        /// The piece.
+        text: &'a str,
+    },
+    /// A piece of its reasoning.
+    Thinking {
+        /// In which turn.
+        turn: u32,
+        /// The piece.
+        text: &'a str,
+    },
+    /// A piece of a command's output.
+    Output {
+        /// Of which tool.
+        source: &'a str,
+        /// The piece.
+        text: &'a str,
+    },
+}
+
+/// Stores what the agent is about to do and what came of it.
+///
+/// Contract: when a call returns `Ok`, its event is on disk. Events of others (a person's message)
+/// may stand between the agent's own.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Stores the intent of an effect and gives its id.
+    async fn start(&self, effect: Effect) -> Result<EffectId, JournalError>;
+    /// Stores what came of it.
+    async fn end(&self, id: &EffectId, result: EffectResult) -> Result<(), JournalError>;
+    /// Stores the intent of asking a person and the wait, in one append.
+    async fn ask(&self, effect: Effect, question: &str) -> Result<(), JournalError>;
+    /// Stores a message of the platform's to the agent.
+    async fn tell_agent(&self, text: &str) -> Result<(), JournalError>;
+    /// Stores how the agent's work ended.
+    async fn finish(&self, attempt: u32, end: AgentEnd) -> Result<(), JournalError>;
+    /// The events after `seq`, oldest first, whoever made them.
+    async fn events_after(&self, seq: u64) -> Result<Vec<Envelope>, JournalError>;
+    /// Keeps bytes under their digest.
+    async fn keep(&self, bytes: &[u8]) -> Result<Digest, JournalError>;
+    /// Shows something to whoever watches.
+    fn show(&self, glimpse: Glimpse<'_>);
+    /// What time it is.
+    fn now(&self) -> Timestamp;
+    /// Returns at `until`, or earlier if an event arrived.
+    async fn sleep_until(&self, until: Timestamp);
+}
+
+/// Why there are no hands.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct NoHands {
+    /// What happened to the box.
+    pub message: String,
+}
+
+/// The box of the attempt, which may still be starting.
+#[async_trait]
+pub trait Hands: Send + Sync {
+    /// The running box; waits until it is up.
+    async fn ready(&self) -> Result<Arc<dyn Sandbox>, NoHands>;
+    /// A new box on the files of the one that died.
+    async fn revive(&self) -> Result<Arc<dyn Sandbox>, NoHands>;
+}
+
+/// The events that an agent's own state is folded from; everything else is passed over.
+#[must_use]
+pub fn concerns_agents(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::TaskSubmitted { .. }
+            | Event::AttemptStarted { .. }
+            | Event::EffectStarted { .. }
+            | Event::EffectEnded { .. }
+            | Event::MessageAdded { .. }
+            | Event::AgentEnded { .. }
+    )
+}

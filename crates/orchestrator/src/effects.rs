@@ -1,0 +1,255 @@
+//! Performs the platform's own effects: collect, gates, publish, merge, land, close.
+//!
+//! Contract: each may be performed a second time after a crash and then finds what the first time
+//! did. Absent: when they are due, which is `plan`'s, and the agent's own effects.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent::tools::run::{Finished, Wanted, run_command};
+use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
+use domain::evidence::{Evidence, GateSpec};
+use domain::id::{CommitSha, Digest, EffectId, SandboxId};
+use domain::task::Task;
+use forge::{Import, ImportLimits, Merge, Preview, Project};
+use sandbox::Sandbox;
+
+use crate::boxes::{self, layer};
+use crate::failure::Failure;
+use crate::handle::Shared;
+use crate::live::Live;
+use crate::ports::Settings;
+
+/// How long git may take in the box to put the result together.
+const COLLECT_MS: u64 = 10 * 60 * 1000;
+
+/// One effect of one task.
+pub(crate) struct Performance<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) project: &'a Project,
+    pub(crate) task: &'a Task,
+    pub(crate) id: &'a EffectId,
+    /// Names this try; a box that is made for it gets this name too.
+    pub(crate) gate_box: SandboxId,
+}
+
+/// Performs it. The agent's own effects are none of this room's.
+pub(crate) async fn perform(performance: &Performance<'_>, effect: &Effect) -> Result<EffectResult, Failure> {
+    match effect {
+        Effect::Collect { .. } => collect(performance).await,
+        Effect::RunGate { gate, commit } => run_gate(performance, gate, commit).await,
+        Effect::Publish { commit } => publish(performance, commit).await,
+        Effect::MergeBase { commit, onto } => merge_base(performance, commit, onto).await,
+        Effect::Land { update_worktree, .. } => land(performance, *update_worktree).await,
+        Effect::CloseSandbox { sandbox } => {
+            performance.shared.ports.boxes.destroy(sandbox).await?;
+            Ok(EffectResult::SandboxClosed)
+        }
+        Effect::OpenSandbox { .. } | Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } => {
+            Err(Failure::infra(format!("`{}` is not performed here", effect.name())))
+        }
+    }
+}
+
+/// Puts the result together inside the box, as commits on top of the base, in a bundle.
+///
+/// It runs in the agent's box, where git may run whatever the agent planted: nothing of it is
+/// trusted before the host has checked the bundle.
+const COLLECT: &str = r#"
+set -eu
+cd /workspace
+base=$1 message=$2 out=$3
+rm -f "$out" .git/index.lock
+export GIT_AUTHOR_NAME=Chargehand GIT_AUTHOR_EMAIL=agent@chargehand.invalid
+export GIT_COMMITTER_NAME=Chargehand GIT_COMMITTER_EMAIL=agent@chargehand.invalid
+g() { git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c core.fsmonitor=false "$@"; }
+g add -A
+tree=$(g write-tree)
+if [ "$tree" = "$(g rev-parse "$base^{tree}")" ]; then echo unchanged; exit 0; fi
+head=$(g rev-parse -q --verify HEAD || echo "$base")
+g merge-base --is-ancestor "$base" "$head" || head=$base
+if [ "$tree" != "$(g rev-parse "$head^{tree}")" ]; then
+  head=$(printf '%s\n' "$message" | g commit-tree "$tree" -p "$head")
+fi
+g update-ref refs/heads/chargehand-result "$head"
+g bundle create -q "$out" "$base..refs/heads/chargehand-result"
+echo collected
+"#;
+
+/// Where the bundle lies in the box.
+const BUNDLE: &str = "/tmp/.chargehand-result.bundle";
+
+async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure> {
+    let (task, ports) = (performance.task, &performance.shared.ports);
+    let lost = || Failure {
+        class: FailureClass::Final,
+        source: FailureSource::Infra,
+        message: "the task has no sandbox to collect from".into(),
+    };
+    let sandbox_id = task.attempt_sandbox().ok_or_else(lost)?;
+    let base = &task.spec.repo.base;
+    let hands = attempt_box(performance, &sandbox_id).await?;
+    let argv =
+        ["sh", "-c", COLLECT, "collect", base.as_str(), &commit_message(task), BUNDLE].map(OsString::from).to_vec();
+    let wanted = Wanted { argv, time_limit_ms: COLLECT_MS, max_output_bytes: 1 << 20 };
+    // The id of the effect and the moment: a second try after a crash has to look again.
+    let exec_id = format!("{}-{}", performance.id, performance.gate_box);
+    let finished = run_command(&*hands, &exec_id, wanted, &|_| ()).await?;
+    if !finished.end.succeeded() {
+        return Err(Failure {
+            class: FailureClass::Final,
+            source: FailureSource::User,
+            message: format!(
+                "the result could not be put together in the sandbox ({}): {}",
+                finished.end,
+                finished.tail().trim()
+            ),
+        });
+    }
+    if finished.tail().trim_end().ends_with("unchanged") {
+        return Ok(EffectResult::Collected { commit: None, notes: Vec::new() });
+    }
+    let folder = tempfile_in(performance)?;
+    let bundle = folder.join("result.bundle");
+    let copied = hands.copy_out(&PathBuf::from(BUNDLE), &bundle, performance.settings.max_bundle_bytes).await;
+    let imported = match copied {
+        Ok(_) => {
+            let limits =
+                ImportLimits { bundle_bytes: performance.settings.max_bundle_bytes, ..ImportLimits::default() };
+            let import = Import { task: &task.id, base, bundle: &bundle, limits };
+            ports.forge.import(performance.project, &import).await.map_err(Failure::from)
+        }
+        Err(error) => Err(Failure::from(error)),
+    };
+    let _ = std::fs::remove_dir_all(&folder);
+    let imported = imported?;
+    let notes = imported.notes.iter().map(ToString::to_string).collect();
+    Ok(EffectResult::Collected { commit: Some(imported.head), notes })
+}
+
+/// A folder of this effect's own, for the bundle on its way.
+fn tempfile_in(performance: &Performance<'_>) -> Result<PathBuf, Failure> {
+    let folder = performance.settings.scratch.join(format!("{}-{}", performance.task.id, performance.id));
+    let made = std::fs::remove_dir_all(&folder)
+        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
+    made.and_then(|()| std::fs::create_dir_all(&folder))
+        .map_err(|error| Failure::infra(format!("can't make {}: {error}", folder.display())))?;
+    Ok(folder)
+}
+
+/// The attempt's box, started again on its files if it is not alive.
+async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Failure> {
+    let ports = &performance.shared.ports;
+    if let Some(alive) = ports.boxes.attach(id).await? {
+        return Ok(alive);
+    }
+    let repo = &performance.task.spec.repo;
+    let snapshot = layer(ports, performance.project, &repo.base, &work_branch(performance.task)).await?;
+    Ok(boxes::start(ports, performance.settings, id, snapshot).await?.sandbox)
+}
+
+/// The branch that the agent finds checked out.
+pub(crate) fn work_branch(task: &Task) -> String {
+    format!("chargehand/{}", task.id.short())
+}
+
+fn commit_message(task: &Task) -> String {
+    let goal = task.spec.goal.trim();
+    let first: String = goal.lines().next().unwrap_or_default().chars().take(72).collect();
+    let rest = if first.len() == goal.len() { String::new() } else { format!("\n{goal}\n") };
+    format!(
+        "{first}\n{rest}\nTask: {}\nAgent: {}\nRequested-by: {}",
+        task.id,
+        task.spec.agent.name(),
+        task.requester.name
+    )
+}
+
+async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &CommitSha) -> Result<EffectResult, Failure> {
+    let (shared, settings) = (performance.shared, performance.settings);
+    let ports = &shared.ports;
+    let snapshot = layer(ports, performance.project, commit, "gates").await?;
+    // A box of this name is what a crash left of the same gate: it is not clean.
+    ports.boxes.destroy(&performance.gate_box).await?;
+    let hands = boxes::start(ports, settings, &performance.gate_box, snapshot).await?.sandbox;
+    let wanted = Finished::wanted(&gate.command, gate.time_limit_ms, settings.max_gate_output_bytes);
+    let show = |text: &str| {
+        shared.live.tell(&performance.task.id, Live::Output { source: gate.name.clone(), text: text.to_owned() })
+    };
+    let ran = run_command(&*hands, performance.id.as_str(), wanted, &show).await;
+    ports.boxes.destroy(&performance.gate_box).await?;
+    let finished = ran?;
+    let output_tail = finished.tail();
+    let output_bytes = finished.output.len() as u64;
+    let output_digest = keep(performance, finished.output).await?;
+    let evidence = Evidence {
+        gate: gate.clone(),
+        gate_digest: gate.digest(),
+        commit: commit.clone(),
+        passed: finished.end.succeeded(),
+        end: finished.end,
+        duration_ms: finished.duration_ms,
+        output_digest,
+        output_bytes,
+        output_tail,
+        sandbox: performance.gate_box.clone(),
+        at: ports.clock.now(),
+    };
+    Ok(EffectResult::GateRan { evidence: Box::new(evidence) })
+}
+
+async fn keep(performance: &Performance<'_>, bytes: Vec<u8>) -> Result<Digest, Failure> {
+    performance.shared.ports.store.blobs.put(bytes).await.map_err(|error| Failure::infra(error.to_string()))
+}
+
+async fn publish(performance: &Performance<'_>, commit: &CommitSha) -> Result<EffectResult, Failure> {
+    let published = performance.shared.ports.forge.publish(performance.project, &performance.task.id, commit).await?;
+    Ok(EffectResult::Published { branch: published.branch })
+}
+
+async fn merge_base(
+    performance: &Performance<'_>,
+    commit: &CommitSha,
+    onto: &CommitSha,
+) -> Result<EffectResult, Failure> {
+    let task = performance.task;
+    let branch = &task.spec.repo.base_branch;
+    let message = format!("Merge chargehand/{} into {branch}\n\n{}", task.id.short(), commit_message(task));
+    let merge = Merge { task: &task.id, head: commit, onto, message: &message };
+    match performance.shared.ports.forge.merge_preview(performance.project, &merge).await? {
+        Preview::Merged(commit) | Preview::UpToDate(commit) => Ok(EffectResult::BaseMerged { commit }),
+        // Somebody landed it by hand: landing finds that and says so.
+        Preview::Contained => Ok(EffectResult::BaseMerged { commit: commit.clone() }),
+        Preview::Conflict { files } => {
+            let files: Vec<String> = files.iter().map(ToString::to_string).collect();
+            Err(Failure {
+                class: FailureClass::NeedsPerson,
+                source: FailureSource::User,
+                message: format!(
+                    "{branch} moved while the task ran and conflicts with the change in {}; cancel this task and submit it again to start from the new {branch}",
+                    files.join(", "),
+                ),
+            })
+        }
+    }
+}
+
+async fn land(performance: &Performance<'_>, update_worktree: bool) -> Result<EffectResult, Failure> {
+    let task = performance.task;
+    // The permit is made from the recorded evidence at the moment of landing, also after a crash.
+    let asked = task.land_request.as_ref().map_or(&task.requester, |request| &request.by);
+    let permit = policy::permit(task, asked).map_err(|denied| Failure {
+        class: FailureClass::NeedsPerson,
+        source: FailureSource::User,
+        message: denied.to_string(),
+    })?;
+    let options = forge::LandOptions { update_worktree };
+    let landed = performance.shared.ports.forge.land(performance.project, &permit, options).await?;
+    Ok(EffectResult::Landed {
+        commit: landed.sha,
+        previous: landed.previous,
+        worktree_updated: landed.worktree.is_some(),
+    })
+}

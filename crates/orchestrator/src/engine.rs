@@ -1,0 +1,122 @@
+//! The engine: one loop per task that has something left to do.
+//!
+//! A signal gives speed (a command or a submission wakes the task), the store gives truth (after a
+//! start, every unfinished task gets its loop again). Absent: several nodes; the data folder has
+//! one owner.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use domain::id::TaskId;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::handle::{Handle, Shared};
+use crate::live::LiveHub;
+use crate::log::{Logs, RecordError};
+use crate::ports::{Ports, Settings};
+use crate::run::Runner;
+
+/// The engine, ready to run.
+pub struct Engine {
+    shared: Arc<Shared>,
+    settings: Settings,
+    slots: Arc<Semaphore>,
+    woken: mpsc::UnboundedReceiver<TaskId>,
+}
+
+impl Engine {
+    /// Puts the engine together and finds out whether boxes can be had here.
+    pub async fn new(ports: Ports, settings: Settings) -> (Self, Handle) {
+        let capabilities = ports.boxes.probe().await;
+        let no_boxes = (!capabilities.usable).then(|| {
+            let problems: Vec<String> =
+                capabilities.problems.iter().filter(|p| p.fatal).map(ToString::to_string).collect();
+            format!("this machine can't run sandboxes: {}. `chargehand doctor` tells more", problems.join("; "))
+        });
+        let live = LiveHub::default();
+        let logs = Logs::new(ports.store.clone(), live.clone(), ports.clock.clone());
+        let (wake, woken) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared { ports, logs, live, wake, no_boxes });
+        let slots = Arc::new(Semaphore::new(settings.max_working.max(1)));
+        (Self { shared: shared.clone(), settings, slots, woken }, Handle { shared })
+    }
+
+    /// Runs until `shutdown`. Tasks that are not done go on after the next start.
+    ///
+    /// # Errors
+    /// If the store can't say what is unfinished.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), store::ReadError> {
+        let unfinished = self.shared.ports.store.index.unfinished().await?;
+        self.remove_orphans(&unfinished).await;
+        let mut running: HashSet<TaskId> = HashSet::new();
+        let mut loops: JoinSet<TaskId> = JoinSet::new();
+        for id in unfinished {
+            self.run_task(id, &mut running, &mut loops).await;
+        }
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(id) = self.woken.recv() => self.run_task(id, &mut running, &mut loops).await,
+                Some(done) = loops.join_next(), if !loops.is_empty() => match done {
+                    Ok(id) => { running.remove(&id); }
+                    Err(error) => tracing::error!(%error, "a task's loop broke off; it goes on after a restart"),
+                },
+            }
+        }
+        loops.shutdown().await;
+        self.rest_boxes().await;
+        Ok(())
+    }
+
+    async fn run_task(&self, id: TaskId, running: &mut HashSet<TaskId>, loops: &mut JoinSet<TaskId>) {
+        if running.contains(&id) {
+            return;
+        }
+        match self.shared.logs.open(&id).await {
+            Ok(log) => {
+                let runner = Runner {
+                    shared: self.shared.clone(),
+                    settings: self.settings.clone(),
+                    slots: self.slots.clone(),
+                    log,
+                };
+                running.insert(id.clone());
+                loops.spawn(async move {
+                    runner.run().await;
+                    id
+                });
+            }
+            Err(RecordError::NotFound(_)) => {}
+            Err(error) => tracing::error!(task = %id, %error, "the task can't be worked on"),
+        }
+    }
+
+    /// Boxes whose task has ended or was never stored.
+    async fn remove_orphans(&self, unfinished: &[TaskId]) {
+        let boxes = match self.shared.ports.boxes.list().await {
+            Ok(boxes) => boxes,
+            Err(error) => {
+                tracing::warn!(%error, "boxes could not be listed");
+                return;
+            }
+        };
+        let owned = |id: &str| unfinished.iter().any(|task| id.starts_with(&format!("{task}-")));
+        for info in boxes.into_iter().filter(|info| !owned(info.id.as_str())) {
+            match self.shared.ports.boxes.destroy(&info.id).await {
+                Ok(()) => tracing::info!(sandbox = %info.id, "removed a box that nobody needs"),
+                Err(error) => tracing::warn!(sandbox = %info.id, %error, "a box could not be removed"),
+            }
+        }
+    }
+
+    /// Ends the processes of all boxes; their files stay for the next start.
+    async fn rest_boxes(&self) {
+        for info in self.shared.ports.boxes.list().await.unwrap_or_default().into_iter().filter(|info| info.alive) {
+            if let Err(error) = self.shared.ports.boxes.stop(&info.id).await {
+                tracing::warn!(sandbox = %info.id, %error, "a box could not be stopped");
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The agent's journal over a task's log.
+//!
+//! Absent: anything the agent may not write; the fold refuses what can't follow.
+
+use std::sync::Arc;
+
+use agent::port::{Glimpse, Journal, JournalError};
+use async_trait::async_trait;
+use domain::effect::{Effect, EffectResult};
+use domain::event::{Envelope, Event, MessageSource};
+use domain::fold::effect_id;
+use domain::id::{Digest, EffectId};
+use domain::principal::Principal;
+use domain::task::{AgentEnd, Wait, WaitKind};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::handle::Shared;
+use crate::live::Live;
+use crate::log::{RecordError, TaskLog};
+
+/// The journal of one agent's run.
+pub(crate) struct TaskJournal {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) log: Arc<TaskLog>,
+    /// The agent, on behalf of whoever asked.
+    pub(crate) actor: Principal,
+    /// How long a question waits.
+    pub(crate) wait_ms: u64,
+}
+
+/// `at` plus some milliseconds, at the end of time if need be.
+pub(crate) fn after_ms(at: Timestamp, ms: u64) -> Timestamp {
+    let span = SignedDuration::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
+    at.checked_add(span).unwrap_or(Timestamp::MAX)
+}
+
+/// Sleeps on the runtime's timer until the clock says `until`.
+pub(crate) async fn sleep_until(now: Timestamp, until: Timestamp) {
+    // A far-away end is slept for in pieces, because timers have their limits.
+    let ms = u64::try_from(until.duration_since(now).as_millis()).unwrap_or(0).min(24 * 60 * 60 * 1000);
+    tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+}
+
+fn stopped(error: RecordError) -> JournalError {
+    match error {
+        RecordError::Illegal(_) => JournalError::Ended,
+        other => JournalError::Failed(other.to_string()),
+    }
+}
+
+impl TaskJournal {
+    async fn record(&self, events: &[Event]) -> Result<(), JournalError> {
+        let recorded = self.log.record(&self.actor, |_| Ok::<_, RecordError>((events.to_vec(), ()))).await;
+        recorded.map(|_| ()).map_err(stopped)
+    }
+}
+
+#[async_trait]
+impl Journal for TaskJournal {
+    async fn start(&self, effect: Effect) -> Result<EffectId, JournalError> {
+        let (_, id) = self
+            .log
+            .record(&self.actor, |task| {
+                let id = effect_id(task);
+                Ok::<_, RecordError>((vec![Event::EffectStarted { id: id.clone(), effect: effect.clone() }], id))
+            })
+            .await
+            .map_err(stopped)?;
+        Ok(id)
+    }
+
+    async fn end(&self, id: &EffectId, result: EffectResult) -> Result<(), JournalError> {
+        self.record(&[Event::EffectEnded { id: id.clone(), result }]).await
+    }
+
+    async fn ask(&self, effect: Effect, question: &str) -> Result<(), JournalError> {
+        let since = self.shared.ports.clock.now();
+        let recorded = self.log.record(&self.actor, |task| {
+            let id = effect_id(task);
+            let wait = Wait {
+                kind: WaitKind::Question,
+                owner: task.requester.to_string(),
+                reason: question.to_owned(),
+                since,
+                expires_at: after_ms(since, self.wait_ms),
+                effect: Some(id.clone()),
+            };
+            Ok::<_, RecordError>((
+                vec![Event::EffectStarted { id, effect: effect.clone() }, Event::WaitStarted { wait }],
+                (),
+            ))
+        });
+        recorded.await.map(|_| ()).map_err(stopped)
+    }
+
+    async fn tell_agent(&self, text: &str) -> Result<(), JournalError> {
+        self.record(&[Event::MessageAdded { source: MessageSource::Platform, text: text.to_owned() }]).await
+    }
+
+    async fn finish(&self, attempt: u32, end: AgentEnd) -> Result<(), JournalError> {
+        self.record(&[Event::AgentEnded { attempt, end }]).await
+    }
+
+    async fn events_after(&self, seq: u64) -> Result<Vec<Envelope>, JournalError> {
+        Ok(self.log.events_after(seq).await.iter().map(|event| (**event).clone()).collect())
+    }
+
+    async fn keep(&self, bytes: &[u8]) -> Result<Digest, JournalError> {
+        let put = self.shared.ports.store.blobs.put(bytes.to_vec()).await;
+        put.map_err(|error| JournalError::Failed(error.to_string()))
+    }
+
+    fn show(&self, glimpse: Glimpse<'_>) {
+        let item = match glimpse {
+            Glimpse::Text { turn, text } => Live::TextDelta { turn, text: text.to_owned() },
+            Glimpse::Thinking { turn, text } => Live::ThinkingDelta { turn, text: text.to_owned() },
+            Glimpse::Output { source, text } => Live::Output { source: source.to_owned(), text: text.to_owned() },
+        };
+        self.shared.live.tell(self.log.id(), item);
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.ports.clock.now()
+    }
+
+    async fn sleep_until(&self, until: Timestamp) {
+        let seq = self.log.task().await.seq;
+        tokio::select! {
+            () = sleep_until(self.now(), until) => {}
+            () = self.log.grown_past(seq) => {}
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The only writer of task state: claims, plans, performs, records, retries, cancels.
+//!
+//! ```text
+//! submit, command ──Handle──→ log::record ──→ store        (one append is the commit point)
+//!                                  │ wake
+//! Engine ─ one Runner per task ─ plan → act → record → plan …
+//!            RunAgent → agent (native, command)   Perform → effects   Judge → gates   Decide, Land → policy
+//! ```
+//!
+//! Every deed is stored as an intent before and a result after it. Absent on purpose: decisions
+//! (they are pure and live in `domain::plan`, `agent::turn`, `gates` and `policy`), HTTP, and any
+//! knowledge of which store, sandbox, forge or model stands behind a port.
+
+mod boxes;
+mod choice;
+mod effects;
+mod engine;
+mod failure;
+mod handle;
+mod hub;
+mod journal;
+mod live;
+mod log;
+mod ports;
+mod request;
+mod run;
+
+pub use engine::Engine;
+pub use handle::{DiffFile, Handle, TaskDiff};
+pub use live::{Live, LiveHub};
+pub use ports::{ChosenModel, Clock, Models, Ports, Random, Settings};
+pub use request::{CommandError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};

@@ -1,0 +1,273 @@
+//! One task's log in memory: the events as stored, their fold, and the one way to add to them.
+//!
+//! [`TaskLog::record`] is the only place in the program that appends to a task. It decides on the
+//! state that it holds, folds the new events before it stores them, and stores them before it
+//! tells anybody. Whoever else holds the log sees the new state when the append has been
+//! acknowledged. Absent: what should happen next.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use domain::event::{EVENT_VERSION, Envelope, Event};
+use domain::fold::{self, Illegal};
+use domain::id::TaskId;
+use domain::plan::{Action, plan};
+use domain::principal::Principal;
+use domain::task::{Task, TaskSummary};
+use jiff::Timestamp;
+use store::{Append, AppendError, Idempotency, Store};
+use tokio::sync::watch;
+
+use crate::live::{Live, LiveHub};
+use crate::ports::Clock;
+
+/// Events read from the store at once.
+const PAGE: u32 = 1_000;
+/// How often an append is tried again after somebody else's.
+const MAX_CONFLICTS: u32 = 5;
+
+/// Why nothing was recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// No such task.
+    #[error("there is no task {0}")]
+    NotFound(TaskId),
+    /// The events can't follow: the task has ended, or this is a bug.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] AppendError),
+    /// The log can't be read.
+    #[error("the log of task {task} can't be read: {why}")]
+    Unreadable {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        why: String,
+    },
+}
+
+struct State {
+    events: Vec<Arc<Envelope>>,
+    task: Task,
+}
+
+/// One task's log.
+pub struct TaskLog {
+    id: TaskId,
+    store: Store,
+    live: LiveHub,
+    clock: Arc<dyn Clock>,
+    state: tokio::sync::Mutex<State>,
+    /// The number of the last event, and whether the task has ended.
+    head: watch::Sender<(u64, bool)>,
+}
+
+impl TaskLog {
+    async fn load(logs: &Logs, id: &TaskId) -> Result<Self, RecordError> {
+        let state = read(&logs.store, id).await?;
+        Ok(Self::holding(logs, id.clone(), state))
+    }
+
+    fn holding(logs: &Logs, id: TaskId, state: State) -> Self {
+        let head = watch::Sender::new((state.task.seq, state.task.state.is_terminal()));
+        Self {
+            id,
+            store: logs.store.clone(),
+            live: logs.live.clone(),
+            clock: logs.clock.clone(),
+            state: tokio::sync::Mutex::new(state),
+            head,
+        }
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// The task as it stands.
+    pub async fn task(&self) -> Task {
+        self.state.lock().await.task.clone()
+    }
+
+    /// The events after `seq`.
+    pub async fn events_after(&self, seq: u64) -> Vec<Arc<Envelope>> {
+        let state = self.state.lock().await;
+        let from = usize::try_from(seq).unwrap_or(usize::MAX);
+        state.events.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Returns when the task has ended.
+    pub async fn ended(&self) {
+        let mut head = self.head.subscribe();
+        // The sender lives as long as `self`, so waiting can only end by the task's end.
+        let _ = head.wait_for(|(_, ended)| *ended).await;
+    }
+
+    /// Returns when there are events after `seq`.
+    pub async fn grown_past(&self, seq: u64) {
+        let mut head = self.head.subscribe();
+        let _ = head.wait_for(|(last, _)| *last > seq).await;
+    }
+
+    /// Decides on the task as it stands, and stores what was decided.
+    ///
+    /// Gives the task after it, and what `decide` gave beside the events. No event is stored if
+    /// `decide` gives none.
+    ///
+    /// # Errors
+    /// What `decide` gives as its error, or [`RecordError`] made into it.
+    pub async fn record<T, E, F>(&self, actor: &Principal, mut decide: F) -> Result<(Task, T), E>
+    where
+        E: From<RecordError>,
+        F: FnMut(&Task) -> Result<(Vec<Event>, T), E>,
+    {
+        let mut state = self.state.lock().await;
+        let mut conflicts = 0;
+        loop {
+            let (events, extra) = decide(&state.task)?;
+            if events.is_empty() {
+                return Ok((state.task.clone(), extra));
+            }
+            let at = self.clock.now();
+            let mut task = state.task.clone();
+            let mut envelopes = Vec::with_capacity(events.len());
+            for event in events {
+                let envelope = Envelope {
+                    v: EVENT_VERSION,
+                    task: self.id.clone(),
+                    seq: task.seq + 1,
+                    at,
+                    actor: actor.clone(),
+                    event,
+                };
+                fold::apply(&mut task, &envelope).map_err(RecordError::from)?;
+                envelopes.push(envelope);
+            }
+            let append = Append {
+                task: self.id.clone(),
+                expected_seq: state.task.seq,
+                events: envelopes.clone(),
+                summary: TaskSummary::from(&task),
+                wake_at: wake_at(&task, at),
+                idempotency: None,
+                lease: None,
+            };
+            match self.store.log.append(append).await {
+                Ok(_) => {
+                    state.events.extend(envelopes.into_iter().map(Arc::new));
+                    state.task = task.clone();
+                    self.head.send_replace((task.seq, task.state.is_terminal()));
+                    self.live.tell(&self.id, Live::Stored { seq: task.seq });
+                    return Ok((task, extra));
+                }
+                // An append whose caller was canceled may have been stored all the same.
+                Err(AppendError::Conflict { .. }) if conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    *state = read(&self.store, &self.id).await?;
+                    self.head.send_replace((state.task.seq, state.task.state.is_terminal()));
+                }
+                Err(error) => return Err(RecordError::from(error).into()),
+            }
+        }
+    }
+}
+
+/// When somebody should look at the task again; nothing if nobody needs to.
+fn wake_at(task: &Task, now: Timestamp) -> Option<Timestamp> {
+    plan(task, now).first().map(|action| match action {
+        Action::WakeAt(at) => *at,
+        _ => now,
+    })
+}
+
+async fn read(store: &Store, id: &TaskId) -> Result<State, RecordError> {
+    let unreadable = |why: String| RecordError::Unreadable { task: id.clone(), why };
+    let mut events: Vec<Arc<Envelope>> = Vec::new();
+    loop {
+        let after = events.last().map_or(0, |event| event.seq);
+        let page = store.log.read(id, after, PAGE).await.map_err(|error| unreadable(error.to_string()))?;
+        let last = page.len() < PAGE as usize;
+        for stored in page {
+            let envelope = Envelope::decode(&stored.bytes)
+                .map_err(|error| unreadable(format!("event {}: {error}", stored.seq)))?;
+            events.push(Arc::new(envelope));
+        }
+        if last {
+            break;
+        }
+    }
+    if events.is_empty() {
+        return Err(RecordError::NotFound(id.clone()));
+    }
+    let task = fold::fold(events.iter().map(AsRef::as_ref))?;
+    Ok(State { events, task })
+}
+
+/// The logs that somebody holds right now. Each task has at most one, so there is one writer.
+pub struct Logs {
+    store: Store,
+    live: LiveHub,
+    clock: Arc<dyn Clock>,
+    held: Mutex<HashMap<TaskId, Weak<TaskLog>>>,
+    /// Held while a log is loaded, so that two callers never load two.
+    loading: tokio::sync::Mutex<()>,
+}
+
+impl Logs {
+    /// Logs over a store.
+    pub fn new(store: Store, live: LiveHub, clock: Arc<dyn Clock>) -> Self {
+        Self { store, live, clock, held: Mutex::new(HashMap::new()), loading: tokio::sync::Mutex::new(()) }
+    }
+
+    fn find(&self, id: &TaskId) -> Option<Arc<TaskLog>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(id).and_then(Weak::upgrade)
+    }
+
+    fn hold(&self, log: TaskLog) -> Arc<TaskLog> {
+        let log = Arc::new(log);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, weak| weak.strong_count() > 0);
+        held.insert(log.id.clone(), Arc::downgrade(&log));
+        log
+    }
+
+    /// The log of a task.
+    ///
+    /// # Errors
+    /// [`RecordError::NotFound`], or that it can't be read.
+    pub async fn open(&self, id: &TaskId) -> Result<Arc<TaskLog>, RecordError> {
+        if let Some(log) = self.find(id) {
+            return Ok(log);
+        }
+        let _one = self.loading.lock().await;
+        if let Some(log) = self.find(id) {
+            return Ok(log);
+        }
+        Ok(self.hold(TaskLog::load(self, id).await?))
+    }
+
+    /// Stores the first event of a new task.
+    ///
+    /// # Errors
+    /// [`RecordError::Store`], also for a request that was stored before.
+    pub async fn create(&self, first: Envelope, idempotency: Option<Idempotency>) -> Result<Arc<TaskLog>, RecordError> {
+        let task = fold::begin(&first)?;
+        let append = Append {
+            task: first.task.clone(),
+            expected_seq: 0,
+            events: vec![first.clone()],
+            summary: TaskSummary::from(&task),
+            wake_at: wake_at(&task, first.at),
+            idempotency,
+            lease: None,
+        };
+        self.store.log.append(append).await?;
+        let id = first.task.clone();
+        let log = self.hold(TaskLog::holding(self, id.clone(), State { events: vec![Arc::new(first)], task }));
+        self.live.tell(&id, Live::Stored { seq: 1 });
+        Ok(log)
+    }
+}

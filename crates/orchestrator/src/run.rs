@@ -1,0 +1,384 @@
+//! One task's loop: fold, plan, do the first thing, store what came of it, again.
+//!
+//! The loop after a restart is the everyday loop. It has no state of its own but what can be had
+//! again at any time: the project's hub and a place among the working tasks. A task's end, from
+//! whichever side, drops what is being done; only a landing is never dropped half-way. Absent:
+//! decisions. They are made by `plan`, `agent::turn`, `gates` and `policy`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::{command, native};
+use domain::effect::{Effect, EffectResult};
+use domain::event::{Event, MessageSource};
+use domain::fold::effect_id;
+use domain::id::{EffectId, SandboxId};
+use domain::plan::{Action, plan};
+use domain::principal::Principal;
+use domain::task::{AgentEnd, AgentSpec, Outcome, OutcomeReason, Task, TaskState, Wait, WaitKind};
+use forge::Project;
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::boxes::BoxHands;
+use crate::choice::choose_gates;
+use crate::effects::{Performance, perform, work_branch};
+use crate::failure::Failure;
+use crate::handle::Shared;
+use crate::hub::project_of;
+use crate::journal::{TaskJournal, after_ms, sleep_until};
+use crate::live::Live;
+use crate::log::{RecordError, TaskLog};
+use crate::ports::Settings;
+
+/// Pause after a store error, before the loop looks again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// What one task's loop works with.
+pub(crate) struct Runner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) log: Arc<TaskLog>,
+}
+
+impl Runner {
+    /// Runs until nothing is left to do for the task.
+    pub(crate) async fn run(self) {
+        let mut slot: Option<OwnedSemaphorePermit> = None;
+        loop {
+            let task = self.log.task().await;
+            let now = self.now();
+            let Some(action) = plan(&task, now).into_iter().next() else { break };
+            if let Action::WakeAt(until) = action {
+                slot = None;
+                tokio::select! {
+                    () = sleep_until(now, until) => {}
+                    () = self.log.grown_past(task.seq) => {}
+                }
+                continue;
+            }
+            if slot.is_none() && !task.state.is_terminal() {
+                slot = self.place(&task).await;
+                continue;
+            }
+            if let Err(error) = self.step(&task, action).await
+                && !matches!(error, RecordError::Illegal(_))
+            {
+                tracing::error!(task = %task.id, %error, "the task's next step could not be stored");
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+        }
+        drop(slot);
+        self.sweep().await;
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.ports.clock.now()
+    }
+
+    /// A place among the working tasks, or nothing if something happened to the task meanwhile.
+    async fn place(&self, task: &Task) -> Option<OwnedSemaphorePermit> {
+        if self.slots.available_permits() == 0 {
+            self.shared.live.tell(&task.id, Live::Progress { text: "waits for other tasks to finish".to_owned() });
+        }
+        tokio::select! {
+            slot = self.slots.clone().acquire_owned() => slot.ok(),
+            () = self.log.grown_past(task.seq) => None,
+        }
+    }
+
+    /// Does one thing, unless the task ends or its time runs out first.
+    async fn step(&self, task: &Task, action: Action) -> Result<(), RecordError> {
+        let lands = matches!(&action, Action::Land | Action::Recover { effect: Effect::Land { .. }, .. });
+        if task.state.is_terminal() || lands {
+            return self.act(task, action).await;
+        }
+        let deadline = task.spec.contract.deadline.unwrap_or(Timestamp::MAX).min(task.wall_expires_at());
+        tokio::select! {
+            biased;
+            done = self.act(task, action) => done,
+            () = self.log.ended() => Ok(()),
+            () = self.passed(deadline) => Ok(()),
+        }
+    }
+
+    async fn passed(&self, at: Timestamp) {
+        loop {
+            let now = self.now();
+            if now >= at {
+                return;
+            }
+            sleep_until(now, at).await;
+        }
+    }
+
+    async fn act(&self, task: &Task, action: Action) -> Result<(), RecordError> {
+        match action {
+            Action::WakeAt(_) => Ok(()),
+            Action::StartAttempt { attempt } => self.record(vec![Event::AttemptStarted { attempt }]).await,
+            Action::AskReview { reason } => self.ask_review(task, reason).await,
+            Action::End { state, outcome } => self.record(vec![Event::TaskEnded { state, outcome }]).await,
+            Action::GiveFeedback => {
+                let text = task.judgement.as_ref().map(|judgement| judgement.feedback.clone()).unwrap_or_default();
+                self.record(vec![Event::MessageAdded { source: MessageSource::Gates, text }]).await
+            }
+            Action::Judge { commit } => {
+                let judgement = gates::judge(task.gates.as_deref().unwrap_or_default(), &task.evidence, &commit);
+                self.record(vec![Event::GatesJudged { judgement }]).await
+            }
+            Action::Decide { .. } => self.decide(task).await,
+            Action::ChooseGates
+            | Action::RunAgent { .. }
+            | Action::Recover { .. }
+            | Action::Perform(_)
+            | Action::Land => self.act_on_repository(task, action).await,
+        }
+    }
+
+    async fn act_on_repository(&self, task: &Task, action: Action) -> Result<(), RecordError> {
+        if task.state.is_terminal() {
+            return self.close(task, action).await;
+        }
+        let project = match project_of(&*self.shared.ports.forge, task).await {
+            Ok(project) => project,
+            Err(failure) => return self.end(TaskState::Failed, failure.source.into(), failure.message).await,
+        };
+        match action {
+            Action::ChooseGates => match choose_gates(&self.shared.ports, &project, task).await {
+                Ok(event) => self.record(vec![event]).await,
+                Err(failure) => self.end(TaskState::Failed, failure.source.into(), failure.message).await,
+            },
+            Action::RunAgent { attempt } => self.run_agent(task, &project, attempt).await,
+            Action::Recover { id, effect } => self.recover(task, &project, &id, effect).await,
+            Action::Perform(effect) => self.begin(task, &project, effect).await,
+            Action::Land => self.land(task, &project).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// All that is left to do after the end: boxes go away, also when the repository is gone.
+    async fn close(&self, task: &Task, action: Action) -> Result<(), RecordError> {
+        let (id, effect) = match action {
+            Action::Perform(effect) => (effect_id(task), effect),
+            Action::Recover { id, effect } => (id, effect),
+            _ => return Ok(()),
+        };
+        let Effect::CloseSandbox { sandbox } = &effect else { return Ok(()) };
+        let result = match self.shared.ports.boxes.destroy(sandbox).await {
+            Ok(()) => EffectResult::SandboxClosed,
+            Err(error) => Failure::from(error).result(),
+        };
+        let started = Event::EffectStarted { id: id.clone(), effect };
+        let ended = Event::EffectEnded { id: id.clone(), result };
+        let events = if task.open_effects.contains_key(&id) { vec![ended] } else { vec![started, ended] };
+        self.record(events).await
+    }
+
+    async fn record(&self, events: Vec<Event>) -> Result<(), RecordError> {
+        let platform = Principal::platform();
+        self.log.record(&platform, |_| Ok::<_, RecordError>((events.clone(), ()))).await.map(|_| ())
+    }
+
+    async fn end(&self, state: TaskState, reason: OutcomeReason, message: String) -> Result<(), RecordError> {
+        self.record(vec![Event::TaskEnded { state, outcome: Outcome { reason, message } }]).await
+    }
+
+    async fn ask_review(&self, task: &Task, reason: String) -> Result<(), RecordError> {
+        let since = self.now();
+        let wait = Wait {
+            kind: WaitKind::Review,
+            owner: task.requester.to_string(),
+            reason,
+            since,
+            expires_at: after_ms(since, self.settings.wait_ms),
+            effect: None,
+        };
+        self.record(vec![Event::WaitStarted { wait }]).await
+    }
+
+    async fn decide(&self, task: &Task) -> Result<(), RecordError> {
+        let (Some(change), Some(judgement)) = (&task.change, &task.judgement) else { return Ok(()) };
+        let gates = task.gates.as_deref().unwrap_or_default();
+        let evidence = gates.iter().filter_map(|gate| task.evidence_for(gate, &change.commit)).collect();
+        let facts = policy::ChangeFacts { commit: &change.commit, judgement, evidence };
+        self.record(vec![Event::Decided { decision: policy::decide(&facts) }]).await
+    }
+
+    async fn run_agent(&self, task: &Task, project: &Project, attempt: u32) -> Result<(), RecordError> {
+        let journal = TaskJournal {
+            shared: self.shared.clone(),
+            log: self.log.clone(),
+            actor: Principal::agent(task.spec.agent.name(), &task.requester),
+            wait_ms: self.settings.wait_ms,
+        };
+        let Some(id) = task.attempt_sandbox() else { return Ok(()) };
+        let hands = BoxHands {
+            ports: &self.shared.ports,
+            settings: &self.settings,
+            project,
+            id,
+            attempt,
+            base: task.spec.repo.base.clone(),
+            branch: work_branch(task),
+            ready: watch::Sender::new(None),
+        };
+        let driven = match &task.spec.agent {
+            AgentSpec::Native { model } => self.run_native(task, project, model, (&journal, &hands)).await,
+            AgentSpec::Command { argv } => {
+                let program = command::Program {
+                    journal: &journal,
+                    hands: &hands,
+                    attempt,
+                    argv,
+                    time_limit_ms: task.spec.contract.budget.wall_ms,
+                };
+                futures_util::future::join(hands.open(&journal), command::drive(&program)).await.1
+            }
+        };
+        match driven {
+            Ok(()) | Err(agent::port::JournalError::Ended) => Ok(()),
+            Err(agent::port::JournalError::Failed(why)) => Err(RecordError::Unreadable { task: task.id.clone(), why }),
+        }
+    }
+
+    /// The box opens while the model already reads the task.
+    async fn run_native(
+        &self,
+        task: &Task,
+        project: &Project,
+        model: &str,
+        (journal, hands): (&TaskJournal, &BoxHands<'_>),
+    ) -> Result<(), agent::port::JournalError> {
+        use agent::port::Journal as _;
+        let chosen = match self.shared.ports.models.choose(Some(model)) {
+            Ok(chosen) => chosen,
+            Err(why) => return journal.finish(hands.attempt, native::cannot_begin(why)).await,
+        };
+        let driving = async {
+            let instructions = crate::choice::instructions(&self.shared.ports, project, task).await;
+            let gates = task.gates.as_deref().unwrap_or_default();
+            let briefing = agent::prompt::Briefing {
+                spec: &task.spec,
+                gates,
+                instructions: instructions.as_ref().map(|(file, text)| (file.as_str(), text.as_str())),
+            };
+            let native = native::Native {
+                journal,
+                hands,
+                provider: &*chosen.provider,
+                rules: agent::turn::Rules {
+                    model: chosen.model.clone(),
+                    budget: task.spec.contract.budget.clone(),
+                    expires_at: task.spec.contract.deadline.unwrap_or(Timestamp::MAX).min(task.wall_expires_at()),
+                    on_ambiguity: task.spec.contract.autonomy.on_ambiguity,
+                },
+                first_message: agent::prompt::first_message(&briefing),
+            };
+            native::drive(&native).await.map(|_| ())
+        };
+        futures_util::future::join(hands.open(journal), driving).await.1
+    }
+
+    /// Stores the intent of an effect, performs it and stores what came of it.
+    async fn begin(&self, task: &Task, project: &Project, effect: Effect) -> Result<(), RecordError> {
+        let platform = Principal::platform();
+        let (task, id) = self
+            .log
+            .record(&platform, |now| {
+                let id = effect_id(now);
+                // Somebody else's event came between plan and intent: plan again.
+                let events = if now.seq == task.seq {
+                    vec![Event::EffectStarted { id: id.clone(), effect: effect.clone() }]
+                } else {
+                    vec![]
+                };
+                Ok::<_, RecordError>((events, id))
+            })
+            .await?;
+        if !task.open_effects.contains_key(&id) {
+            return Ok(());
+        }
+        self.finish(&task, project, &id, &effect).await
+    }
+
+    async fn finish(&self, task: &Task, project: &Project, id: &EffectId, effect: &Effect) -> Result<(), RecordError> {
+        let Ok(gate_box) = SandboxId::parse(&format!("{}-{id}", task.id)) else { return Ok(()) };
+        self.shared.live.tell(&task.id, Live::Progress { text: progress(effect) });
+        let performance = Performance { shared: &self.shared, settings: &self.settings, project, task, id, gate_box };
+        let result = perform(&performance, effect).await.unwrap_or_else(|failure| failure.result());
+        self.record(vec![Event::EffectEnded { id: id.clone(), result }]).await
+    }
+
+    async fn recover(&self, task: &Task, project: &Project, id: &EffectId, effect: Effect) -> Result<(), RecordError> {
+        let ended = |result| Event::EffectEnded { id: id.clone(), result };
+        match &effect {
+            Effect::OpenSandbox { .. } | Effect::CallModel { .. } => {
+                self.record(vec![ended(native::interrupted_call())]).await
+            }
+            Effect::RunTool { .. } => self.record(vec![ended(native::interrupted_tool())]).await,
+            Effect::RunCommand { attempt, .. } => {
+                let message = "the platform was restarted while the program ran".to_owned();
+                let lost = Event::AgentEnded { attempt: *attempt, end: AgentEnd::Lost { message } };
+                self.record(vec![ended(native::interrupted_call()), lost]).await
+            }
+            _ => self.finish(task, project, id, &effect).await,
+        }
+    }
+
+    /// Asks for the permit; merges a base that moved, or lands.
+    async fn land(&self, task: &Task, project: &Project) -> Result<(), RecordError> {
+        let (Some(request), Some(change)) = (&task.land_request, &task.change) else { return Ok(()) };
+        let permit = match policy::permit(task, &request.by) {
+            Ok(permit) => permit,
+            Err(denied) => {
+                let (rule, reason) = (denied.rule().to_owned(), denied.to_string());
+                return self.record(vec![Event::Denied { action: "land".to_owned(), rule, reason }]).await;
+            }
+        };
+        let stands = self.shared.ports.forge.branch_head(project, permit.branch()).await;
+        let effect = match stands {
+            Ok(Some(now)) if now != change.onto && now != change.commit => {
+                Effect::MergeBase { commit: change.head.clone(), onto: now }
+            }
+            // Whatever else is wrong with the branch, landing says it best.
+            Ok(_) | Err(_) => Effect::Land {
+                commit: permit.commit().clone(),
+                branch: permit.branch().to_owned(),
+                expected_base: permit.expected_base().clone(),
+                update_worktree: request.update_worktree,
+            },
+        };
+        self.begin(task, project, effect).await
+    }
+
+    /// Removes boxes that an effect left behind when it was dropped.
+    async fn sweep(&self) {
+        let prefix = format!("{}-", self.log.id());
+        let boxes = match self.shared.ports.boxes.list().await {
+            Ok(boxes) => boxes,
+            Err(error) => {
+                tracing::warn!(task = %self.log.id(), %error, "boxes could not be listed");
+                return;
+            }
+        };
+        for info in boxes.into_iter().filter(|info| info.id.as_str().starts_with(&prefix)) {
+            if let Err(error) = self.shared.ports.boxes.destroy(&info.id).await {
+                tracing::warn!(sandbox = %info.id, %error, "a box could not be removed");
+            }
+        }
+    }
+}
+
+fn progress(effect: &Effect) -> String {
+    match effect {
+        Effect::Collect { .. } => "collects the result".to_owned(),
+        Effect::RunGate { gate, commit } => format!("runs gate {} on {} in a clean sandbox", gate.name, commit.short()),
+        Effect::Publish { .. } => "publishes the branch".to_owned(),
+        Effect::MergeBase { .. } => "merges the base, which moved".to_owned(),
+        Effect::Land { branch, .. } => format!("lands on {branch}"),
+        Effect::CloseSandbox { .. } => "removes the sandbox".to_owned(),
+        Effect::OpenSandbox { .. } => "starts the sandbox".to_owned(),
+        Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } => "works".to_owned(),
+    }
+}
