@@ -29,16 +29,16 @@ pub struct DiffBody {
 /// One changed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiffFile {
-    /// Its path.
+    /// Its path; control characters and bytes that are not text are written as escapes.
     pub path: String,
-    /// The path before it was renamed or copied.
+    /// The path before it was renamed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_path: Option<String>,
-    /// `added`, `modified`, `deleted`, `renamed`, …
+    /// `added`, `modified`, `deleted`, `renamed` or `type_changed`.
     pub status: String,
-    /// Lines added.
+    /// Lines added; 0 for files that are not text.
     pub added_lines: u64,
-    /// Lines removed.
+    /// Lines removed; 0 for files that are not text.
     pub removed_lines: u64,
     /// Whether it is not text.
     pub binary: bool,
