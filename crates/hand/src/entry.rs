@@ -1,0 +1,51 @@
+//! The hand's entry: what the launcher puts on the command line, and the process's own settings.
+//!
+//! Absent: the environment. What is in it is the box's built environment, meant for the commands.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use crate::os;
+use crate::serve::Hand;
+
+/// Runs the hand until the brain ends the box; gives the exit code.
+///
+/// `args`: `--listen-fd N` (a bound, listening unix socket) and `--home DIR` (the working folder of
+/// commands, and what relative paths of requests start from).
+#[must_use]
+pub fn main(args: &[OsString]) -> i32 {
+    match run(args) {
+        Ok(()) => 0,
+        Err(message) => {
+            use std::io::Write as _;
+            let _ = writeln!(std::io::stderr(), "hand: {message}");
+            1
+        }
+    }
+}
+
+fn run(args: &[OsString]) -> Result<(), String> {
+    let mut listen_fd = None;
+    let mut home = PathBuf::from("/");
+    let mut rest = args.iter();
+    while let Some(name) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("{} needs a value", name.to_string_lossy()))?;
+        match name.as_os_str() {
+            name if name == OsStr::new("--listen-fd") => {
+                listen_fd = value.to_str().and_then(|text| text.parse().ok());
+            }
+            name if name == OsStr::new("--home") => home = PathBuf::from(value),
+            other => return Err(format!("unknown argument {}", other.to_string_lossy())),
+        }
+    }
+    let listen_fd = listen_fd.ok_or("--listen-fd N is missing: only the launcher of a sandbox starts the hand")?;
+    let listener = UnixListener::from(os::inherited(listen_fd).map_err(|error| format!("--listen-fd: {error}"))?);
+    // Closes /proc/1/fd, /proc/1/mem and ptrace to everything else in the box.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    // Outside a pid namespace orphans come to us as well; inside one this changes nothing.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    std::env::set_current_dir(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+    let hand = Hand::new(listener, &home).map_err(|error| format!("cannot begin: {error}"))?;
+    hand.run().map_err(|error| format!("cannot wait: {error}"))
+}

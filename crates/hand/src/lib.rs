@@ -1,0 +1,37 @@
+//! The hand: the small process that is pid 1 inside a sandbox, and the protocol it speaks.
+//!
+//! The brain (the control plane) is outside the box. It connects to a unix socket whose file lies
+//! outside too, so that nothing in the box can find it; the hand inherits only the listening
+//! descriptor. Over a connection come requests ([`wire::Request`]), back come replies and raw
+//! output ([`frame`]). One connection serves one request after the other; several connections run
+//! side by side.
+//!
+//! What it promises:
+//!
+//! * **A command with a given exec id runs at most once** in the life of a box. A second request
+//!   with the same id follows the first from its beginning, also after it has ended ([`ledger`]).
+//! * **A lost connection kills nothing.** The command goes on, its output is kept (in memory, then
+//!   in an unlinked file), and a later request with its id gets all of it. What is kept is dropped
+//!   only when the brain acknowledges; the ending itself is kept for ever.
+//! * **An end by time limit, output cap or request ends the whole tree**: process group, session,
+//!   descendants, and orphans that called `setsid` ([`tree`]). The reply is sent when they are dead.
+//!   Processes that a command leaves in the background after an ordinary exit go on running
+//!   (a development server, say); killing the exec id ends them.
+//!
+//! Deliberately absent: threads, an async runtime, any privilege of its own (it lives behind the
+//! same filter and capabilities as what it runs), any network, any configuration file, any secret.
+
+mod command;
+pub mod entry;
+mod files;
+pub mod frame;
+mod ledger;
+mod os;
+mod output;
+mod peer;
+mod serve;
+mod spool;
+mod tree;
+pub mod wire;
+
+pub use entry::main;

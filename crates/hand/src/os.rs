@@ -1,0 +1,118 @@
+//! The few system calls that the safe wrappers lack: signal descriptors, signalling everybody,
+//! taking over an inherited descriptor. Absent: everything that rustix or the standard library has.
+#![expect(unsafe_code, reason = "thin wrappers over libc, each with its argument for soundness")]
+
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+/// Blocks SIGCHLD for this process and gives a descriptor that becomes readable when one is due.
+pub fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: `set` is initialised by sigemptyset before use, and lives across the calls; signalfd
+    // gives back a descriptor that nobody else owns, or -1.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// Empties a descriptor made by [`child_signals`].
+pub fn drain(signals: &OwnedFd) {
+    let mut space = [0_u8; 1024];
+    while matches!(rustix::io::read(signals, &mut space), Ok(read) if read > 0) {}
+}
+
+/// Takes over a descriptor that this process was started with.
+///
+/// # Errors
+/// If there is no such descriptor.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 3 {
+        return Err(io::Error::other("descriptors 0 to 2 are not handed over"));
+    }
+    // SAFETY: the entry point calls this once, before anything else opened a descriptor, with the
+    // number that the launcher put on the command line; fcntl proves that it is open.
+    unsafe {
+        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Signals every process that this one may signal, except itself; inside a pid namespace that is
+/// the whole box. Does nothing outside of one, where it would reach other people's processes.
+pub fn signal_box(signal: i32) {
+    if std::process::id() != 1 {
+        return;
+    }
+    // SAFETY: kill takes no memory.
+    unsafe {
+        libc::kill(-1, signal);
+    }
+}
+
+/// Signals one process; a process that is gone is no error.
+pub fn signal(pid: i32, signal: i32) {
+    if pid > 1 {
+        // SAFETY: kill takes no memory; `pid` is a single process, neither 0 nor negative.
+        unsafe {
+            libc::kill(pid, signal);
+        }
+    }
+}
+
+/// Waits for any child that has ended, without blocking.
+pub fn reap() -> Option<(i32, ExitStatus)> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the result.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    if pid <= 0 {
+        return None;
+    }
+    let ended = if libc::WIFSIGNALED(status) {
+        ExitStatus::Signal(libc::WTERMSIG(status))
+    } else {
+        ExitStatus::Code(libc::WEXITSTATUS(status))
+    };
+    Some((pid, ended))
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// By exit.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// Lets a command start as the leader of its own session.
+pub fn in_own_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    // SAFETY: setsid is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+    }
+}
+
+/// Makes reads of a descriptor return at once.
+pub fn nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?;
+    Ok(())
+}
+
+/// Whether this process has children, dead ones that were not waited for included.
+pub fn has_children() -> bool {
+    // SAFETY: waitid writes only to `info`, which is valid; WNOWAIT leaves the children as they are.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_ALL, 0, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT) == 0
+    }
+}

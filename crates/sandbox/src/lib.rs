@@ -1,0 +1,18 @@
+//! Sandboxes: the port that every provider meets ([`port`]), and the local provider ([`local`]).
+//!
+//! A sandbox is the brain's hands: it runs commands and holds files, and nothing of the task's
+//! state lives in it. What a provider cannot do on this machine it says in
+//! [`port::Capabilities`]; it never pretends. Deliberately absent: git, agents, gates, the way out
+//! of the box (it has no network at all here), and any reading of the environment or the clock.
+
+pub(crate) mod client;
+pub mod error;
+pub mod local;
+pub mod port;
+
+pub use error::{Advice, Problem, SandboxError};
+pub use port::{
+    Capabilities, CgroupSupport, Ended, Entry, EntryKind, ExecOutcome, ExecRequest, FileBytes, Isolation, Limits,
+    Listing, OutputChunk, OutputSink, Provider, ReadOnlyBind, Sandbox, SandboxInfo, SnapshotRef, Staging, StartSpec,
+    Started, StartedAs, Stream, UidMap,
+};

@@ -1,0 +1,327 @@
+//! The blocking half of the provider: folders, the launcher, kills.
+//!
+//! Each operation can be cut off at any point and called again; what it had done is found on disk.
+//! Absent: turns (the provider gives one caller at a time an id).
+#![expect(clippy::disallowed_methods, reason = "starts the launcher, the only program that this crate runs")]
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use domain::id::{Digest, SandboxId};
+
+use crate::error::StorageContext as _;
+use crate::local::cgroup::{self, Cgroups, Group};
+use crate::local::explain::{Machine, explain};
+use crate::local::inside::{Bind, IdMap, Plan, Report, RootMount};
+use crate::local::layout::{Layout, Record, layer_name, remove_tree};
+use crate::local::provider::{Found, LocalConfig};
+use crate::local::sandbox::LocalSandbox;
+use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM};
+use crate::port::{Problem, SandboxError, SnapshotRef, StartSpec, StartedAs};
+
+/// How long a killed box may take to vanish.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How many users a box has when it has a range.
+const RANGE: u32 = 65_536;
+
+/// Whose users the boxes' are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    /// A range of the host's users, from this one on.
+    Range { start: u32 },
+    /// Only this program's own.
+    Single { uid: u32, gid: u32 },
+}
+
+impl Users {
+    /// A range if this program may map one and mount overlays with the host's rights.
+    pub fn detect(start: u32) -> Self {
+        use rustix::thread::CapabilitySet as Set;
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let wanted = Set::SYS_ADMIN | Set::SETUID | Set::SETGID | Set::CHOWN | Set::DAC_OVERRIDE;
+        let able = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(wanted));
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let outermost = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+        if uid == 0 && able && outermost { Self::Range { start } } else { Self::Single { uid, gid } }
+    }
+
+    /// To whom the files of layers are given, if not to this program's user.
+    pub const fn owner(self) -> Option<u32> {
+        match self {
+            Self::Range { start } => Some(start),
+            Self::Single { .. } => None,
+        }
+    }
+
+    const fn map(self) -> IdMap {
+        match self {
+            Self::Range { start } => IdMap { outer_uid: start, outer_gid: start, count: RANGE },
+            Self::Single { uid, gid } => IdMap { outer_uid: uid, outer_gid: gid, count: 1 },
+        }
+    }
+
+    /// What is lacking.
+    pub fn problem(self) -> Option<Problem> {
+        matches!(self, Self::Single { .. }).then(|| Problem {
+            what: "sandboxes have one user only, and folders of a snapshot cannot be renamed in one step".into(),
+            why: "the server does not run as root: chown to others, su and package installation fail inside, and rename(2) of such a folder gives EXDEV".into(),
+            fix: "Run the server as root if tasks need it; most builds do not.".into(),
+            fatal: false,
+        })
+    }
+}
+
+/// Everything that boxes have in common.
+#[derive(Debug)]
+pub struct Boxes {
+    pub layout: Layout,
+    pub machine: Machine,
+    pub users: Users,
+    pub skeleton: Digest,
+    pub label: String,
+    pub cgroups: Cgroups,
+    pub config: LocalConfig,
+}
+
+impl Boxes {
+    /// The box with this id, if it is alive.
+    pub fn open(&self, id: &SandboxId) -> Result<Option<LocalSandbox>, SandboxError> {
+        if self.layout.living(id).is_none() {
+            return Ok(None);
+        }
+        let cgroups = self.layout.record(id)?.map(|record| record.cgroups).unwrap_or_default();
+        LocalSandbox::open(id.clone(), &self.layout.run(id), cgroups).map(Some)
+    }
+
+    /// Starts or adopts a box.
+    pub fn start(&self, spec: &StartSpec) -> Result<Found, SandboxError> {
+        let id = &spec.id;
+        let layers = &spec.snapshot.layers;
+        if let Some(layer) = layers.iter().find(|layer| !self.layout.layer(layer).exists()) {
+            return Err(SandboxError::LayerMissing { layer: layer.clone() });
+        }
+        let earlier = self.settled(id)?;
+        let lost = earlier.as_ref().is_some_and(|record| record.boot != self.layout.boot());
+        if let Some(record) = &earlier
+            && !lost
+            && record.layers != *layers
+        {
+            return Err(SandboxError::OtherSnapshot { id: id.clone() });
+        }
+        if let Some(sandbox) = self.open(id)? {
+            return Ok((StartedAs::Adopted, sandbox));
+        }
+        let run = self.layout.run(id);
+        if lost || (earlier.is_none() && run.exists()) {
+            // Nothing that can be trusted: written before the machine went down, or never begun.
+            self.destroy(id)?;
+        }
+        let found = match (&earlier, lost) {
+            (Some(_), true) => StartedAs::FilesLost,
+            (Some(_), false) => StartedAs::Resumed,
+            (None, _) => StartedAs::Fresh,
+        };
+        self.make_folders(&run)?;
+        let groups = self.cgroups.groups(&format!("{}-{id}", self.label), spec.limits);
+        let record = Record {
+            layers: layers.clone(),
+            limits: spec.limits,
+            boot: self.layout.boot().to_owned(),
+            cgroups: groups.iter().map(|group| group.folder.clone()).collect(),
+            pending: None,
+        };
+        self.layout.write_record(id, &record)?;
+        if let Err(error) = self.launch(&self.plan(spec, groups)) {
+            if found == StartedAs::Resumed {
+                self.stop(id)?;
+            } else {
+                self.destroy(id)?;
+            }
+            return Err(error);
+        }
+        LocalSandbox::open(id.clone(), &run, record.cgroups).map(|sandbox| (found, sandbox))
+    }
+
+    /// `u` as it is, or new; `w` always new: one that was used without syncing refuses to be used
+    /// again, and nothing of worth is in it.
+    fn make_folders(&self, run: &Path) -> Result<(), SandboxError> {
+        let (upper, work) = (run.join("u"), run.join("w"));
+        remove_tree(&work).doing("remove", &work)?;
+        for folder in [run.to_owned(), run.join("m"), upper.clone(), work.clone()] {
+            match fs::create_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.doing("create", &folder)?,
+            }
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = if folder == upper { 0o755 } else { 0o700 };
+            fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).doing("open", &folder)?;
+            if let Some(owner) = self.users.owner()
+                && (folder == upper || folder == work)
+            {
+                std::os::unix::fs::chown(&folder, Some(owner), Some(owner)).doing("give to the box", &folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self, spec: &StartSpec, groups: Vec<Group>) -> Plan {
+        let lower = |layer: &Digest| Path::new("../../layers").join(layer_name(layer)).join("root");
+        let lowers = spec.snapshot.layers.iter().rev().chain([&self.skeleton]).map(lower).collect();
+        let system = SYSTEM.iter().map(Path::new).filter(|path| path.is_dir() && !path.is_symlink());
+        let system = system.map(|path| Bind { from: path.to_owned(), at: path.to_owned(), make: false });
+        let toolchains = self.config.toolchains.list.iter();
+        let toolchains = toolchains.map(|t| Bind { from: t.from.clone(), at: t.at.clone(), make: false });
+        let extra = spec.binds.iter().map(|b| Bind { from: b.from.clone(), at: b.at.clone(), make: true });
+        Plan {
+            run: self.layout.run(&spec.id),
+            lowers,
+            root: RootMount {
+                by_host: matches!(self.users, Users::Range { .. }),
+                classic: self.config.classic_mounts || self.machine.version() < (6, 8),
+            },
+            ids: self.users.map(),
+            binds: system.chain(toolchains).chain(extra).collect(),
+            hand: self.config.hand.first().map(PathBuf::from).unwrap_or_default(),
+            hand_args: self.config.hand.iter().skip(1).cloned().collect(),
+            workdir: spec.workdir.clone(),
+            env: self.environment(spec),
+            groups,
+            pids: spec.limits.pids,
+            open_files: spec.limits.open_files,
+            boot: self.layout.boot().to_owned(),
+        }
+    }
+
+    /// The whole environment of a box; nothing in it comes from this program's own.
+    fn environment(&self, spec: &StartSpec) -> Vec<(String, String)> {
+        let toolchains = &self.config.toolchains.list;
+        let mut path: Vec<String> = ["/home/agent/.cargo/bin", "/home/agent/.local/bin"].map(str::to_owned).to_vec();
+        path.extend(toolchains.iter().flat_map(|t| &t.path_dirs).map(|dir| dir.to_string_lossy().into_owned()));
+        path.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(str::to_owned));
+        let path = path.join(":");
+        let fixed = [
+            ("PATH", path.as_str()),
+            ("HOME", "/home/agent"),
+            ("USER", "root"),
+            ("LOGNAME", "root"),
+            ("SHELL", "/bin/sh"),
+            ("LANG", "C.UTF-8"),
+            ("TERM", "dumb"),
+            // A git that was built with another prefix looks elsewhere for the system's settings.
+            ("GIT_CONFIG_SYSTEM", "/etc/gitconfig"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("CARGO_HOME", BOX_CARGO_HOME),
+            ("CARGO_NET_OFFLINE", "true"),
+        ];
+        let mut all: Vec<(String, String)> =
+            fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        all.extend(toolchains.iter().flat_map(|t| t.env.clone()));
+        all.extend(spec.env.iter().cloned());
+        all
+    }
+
+    /// Runs the launcher to its end; then the box runs.
+    fn launch(&self, plan: &Plan) -> Result<(), SandboxError> {
+        let problem = |source| SandboxError::Launcher { source };
+        let (program, arguments) =
+            self.config.launcher.split_first().ok_or_else(|| problem(io::Error::other("no launcher is configured")))?;
+        let mut launcher = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(problem)?;
+        let text = serde_json::to_vec(plan).map_err(io::Error::from).map_err(problem)?;
+        let sent = launcher.stdin.take().map(|mut input| input.write_all(&text));
+        let mut said = String::new();
+        let read = launcher.stdout.take().map(|mut output| output.read_to_string(&mut said));
+        launcher.wait().map_err(problem)?;
+        sent.transpose().map_err(problem)?;
+        read.transpose().map_err(problem)?;
+        let mut running = false;
+        for line in said.lines() {
+            match serde_json::from_str(line).map_err(io::Error::from).map_err(problem)? {
+                Report::Running { .. } => running = true,
+                Report::Failed(failed) => return Err(explain(failed, &self.machine)),
+            }
+        }
+        if running { Ok(()) } else { Err(problem(io::Error::other("it ended without a word"))) }
+    }
+
+    /// Ends the processes of a box.
+    pub fn stop(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        if let Some(first) = self.layout.living(id)
+            && !first.kill(KILL_PATIENCE)
+        {
+            return Err(SandboxError::Start {
+                step: "kill".into(),
+                detail: format!("process {} does not end", first.pid),
+            });
+        }
+        let cgroups = self.layout.record(id)?.map(|record| record.cgroups).unwrap_or_default();
+        for _ in 0..500 {
+            if cgroup::remove(&cgroups) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err(SandboxError::Start { step: "control groups".into(), detail: format!("{cgroups:?} cannot be removed") })
+    }
+
+    /// Ends the processes of a box and removes its files.
+    pub fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        self.stop(id)?;
+        self.layout.remove(&self.layout.run(id))
+    }
+
+    /// Stops a box and makes its upper the layer `key`.
+    pub fn snapshot(&self, id: &SandboxId, key: &Digest) -> Result<SnapshotRef, SandboxError> {
+        let gone = || SandboxError::Gone { id: id.clone(), hint: Some("it has no files here".into()) };
+        let mut record = self.settled(id)?.ok_or_else(gone)?;
+        if record.layers.contains(key) {
+            return Ok(SnapshotRef { layers: record.layers });
+        }
+        if record.boot != self.layout.boot() {
+            return Err(gone());
+        }
+        self.stop(id)?;
+        if self.layout.layer(key).exists() {
+            // Somebody else's layer under this key: the box's own changes stay where they are.
+            return Err(SandboxError::OtherSnapshot { id: id.clone() });
+        }
+        record.pending = Some(key.clone());
+        self.layout.write_record(id, &record)?;
+        let settled = self.settled(id)?.ok_or_else(gone)?;
+        Ok(SnapshotRef { layers: settled.layers })
+    }
+
+    /// What is written down of a box, after a snapshot that was begun is finished. The moves are
+    /// u → run/ID/s/root → layers/KEY; each is one rename, and each can be the last before a crash.
+    fn settled(&self, id: &SandboxId) -> Result<Option<Record>, SandboxError> {
+        let Some(mut record) = self.layout.record(id)? else { return Ok(None) };
+        let Some(key) = record.pending.clone() else { return Ok(Some(record)) };
+        if record.boot != self.layout.boot() {
+            return Ok(Some(record));
+        }
+        let run = self.layout.run(id);
+        let (upper, holder) = (run.join("u"), run.join("s"));
+        let root = holder.join("root");
+        if !self.layout.layer(&key).exists() {
+            if !root.exists() {
+                fs::create_dir_all(&holder).doing("create", &holder)?;
+                fs::write(holder.join("boot"), self.layout.boot()).doing("write into", &holder)?;
+                fs::rename(&upper, &root).doing("move", &upper)?;
+            }
+            self.layout.publish(&holder, &key)?;
+        }
+        record.layers.push(key);
+        record.pending = None;
+        self.layout.write_record(id, &record)?;
+        Ok(Some(record))
+    }
+}

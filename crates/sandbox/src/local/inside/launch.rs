@@ -1,0 +1,216 @@
+//! The launcher's two halves, before and after the clone.
+//!
+//! Absent: what each step does (see the neighbours).
+#![expect(clippy::disallowed_methods, reason = "replaces itself by the hand, the one program it starts")]
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Pid;
+
+use super::plan::{AtStep as _, Bind, Failed, Plan, Report, Step};
+use super::sys::Side;
+use super::{confine, mounts, sys};
+use crate::local::process::Identity;
+use crate::local::skeleton::HAND_AT;
+
+/// Runs the launcher: reads a plan from standard input, reports on standard output. Gives the exit
+/// code. Has to be called before the program has started a thread.
+#[must_use]
+pub fn launcher_main() -> i32 {
+    let Ok(report) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 10) else { return 1 };
+    match read_plan().and_then(|plan| launch(&plan, &report)) {
+        Ok(()) => 0,
+        Err(failed) => {
+            say(&report, &Report::Failed(failed));
+            1
+        }
+    }
+}
+
+fn read_plan() -> Result<Plan, Failed> {
+    let mut text = String::new();
+    io::stdin().read_to_string(&mut text).at(Step::Plan, || "reading the plan".into())?;
+    serde_json::from_str(&text).map_err(io::Error::from).at(Step::Plan, || "understanding the plan".into())
+}
+
+fn say(report: &OwnedFd, what: &Report) {
+    let mut line = serde_json::to_vec(what).unwrap_or_default();
+    line.push(b'\n');
+    let _ = rustix::io::write(report, &line);
+}
+
+/// What the child is given by its parent.
+struct Prepared {
+    listener: OwnedFd,
+    /// The root, if it was mounted by the host.
+    root: Option<OwnedFd>,
+    binds: Vec<(Bind, OwnedFd)>,
+}
+
+fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
+    std::env::set_current_dir(&plan.run).at(Step::Plan, || format!("entering {}", plan.run.display()))?;
+    let _ = fs::remove_file("hand.sock");
+    let listener = UnixListener::bind("hand.sock").at(Step::Socket, || "binding the hand's socket".into())?;
+    join_groups(plan)?;
+    let mut prepared = Prepared { listener: listener.into(), root: None, binds: Vec::new() };
+    if plan.root.by_host {
+        if plan.root.classic {
+            // The classic call mounts at a place; nobody else is to see it there.
+            private_mounts()?;
+        }
+        prepared.root = Some(mounts::overlay(&plan.lowers, plan.root)?);
+        prepared.binds = open_binds(plan)?;
+    }
+    let (waits, go) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::Namespaces, || "making a pipe".into())?;
+    let flags = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    match sys::clone_into_namespaces(flags).at(Step::Namespaces, || "making the namespaces".into())? {
+        Side::Child => {
+            drop(go);
+            let failed = match become_box(plan, prepared, &waits) {
+                Ok(never) => match never {},
+                Err(failed) => failed,
+            };
+            say(report, &Report::Failed(failed));
+            std::process::exit(1);
+        }
+        Side::Parent(pid) => {
+            drop(waits);
+            let done = write_maps(plan, pid).and_then(|()| write_pid(plan, pid)).and_then(|()| {
+                rustix::io::write(&go, b"g").at(Step::Namespaces, || "letting the box go on".into()).map(drop)
+            });
+            match done {
+                Ok(()) => {
+                    say(report, &Report::Running { pid });
+                    Ok(())
+                }
+                Err(failed) => {
+                    // The end of the pipe tells the child to go.
+                    drop(go);
+                    let _ = rustix::process::waitpid(Pid::from_raw(pid), rustix::process::WaitOptions::empty());
+                    Err(failed)
+                }
+            }
+        }
+    }
+}
+
+#[expect(deprecated, reason = "the launcher has one thread, so its file descriptors are nobody else's")]
+fn private_mounts() -> Result<(), Failed> {
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS)
+        .at(Step::Overlay, || "making a mount namespace".into())?;
+    mounts::make_private()
+}
+
+fn join_groups(plan: &Plan) -> Result<(), Failed> {
+    for group in &plan.groups {
+        let doing = || format!("making the control group {}", group.folder.display());
+        match fs::create_dir(&group.folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.at(Step::Groups, doing)?,
+        }
+        for (file, value) in &group.settings {
+            let optional = file.ends_with('?');
+            let path = group.folder.join(file.trim_end_matches('?'));
+            match fs::write(&path, value) {
+                Err(_) if optional => {}
+                other => other.at(Step::Groups, || format!("writing {value} to {}", path.display()))?,
+            }
+        }
+        fs::write(group.folder.join("cgroup.procs"), "0").at(Step::Groups, doing)?;
+    }
+    Ok(())
+}
+
+fn open_binds(plan: &Plan) -> Result<Vec<(Bind, OwnedFd)>, Failed> {
+    let hand = Bind { from: plan.hand.clone(), at: Path::new("/").join(HAND_AT), make: false };
+    plan.binds
+        .iter()
+        .cloned()
+        .chain([hand])
+        .map(|bind| mounts::read_only(&bind.from).map(|view| (bind, view)))
+        .collect()
+}
+
+fn write_maps(plan: &Plan, pid: i32) -> Result<(), Failed> {
+    let write = |file: &str, text: String| {
+        let path = format!("/proc/{pid}/{file}");
+        fs::write(&path, &text).at(Step::IdMaps, || format!("writing `{text}` to {file} of the box"))
+    };
+    if plan.ids.count == 1 {
+        write("setgroups", "deny".into())?;
+    }
+    write("uid_map", format!("0 {} {}", plan.ids.outer_uid, plan.ids.count))?;
+    write("gid_map", format!("0 {} {}", plan.ids.outer_gid, plan.ids.count))
+}
+
+fn write_pid(plan: &Plan, pid: i32) -> Result<(), Failed> {
+    let identity = Identity::of(pid)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        .at(Step::PidFile, || "looking at the box's first process".into())?;
+    let text = format!("{} {} {}\n", identity.pid, identity.started, plan.boot);
+    fs::write("pid.new", text).at(Step::PidFile, || "writing the pid file".into())?;
+    fs::rename("pid.new", "pid").at(Step::PidFile, || "replacing the pid file".into())
+}
+
+/// From a fresh clone to the hand. Comes back only with what failed.
+fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::convert::Infallible, Failed> {
+    let mut byte = [0_u8; 1];
+    let read = rustix::io::read(waits, &mut byte).at(Step::Namespaces, || "waiting for the launcher".into())?;
+    if read == 0 {
+        std::process::exit(1);
+    }
+    mounts::make_private()?;
+    let (root, binds) = match prepared.root {
+        Some(root) => (root, prepared.binds),
+        None => (mounts::overlay(&plan.lowers, plan.root)?, open_binds(plan)?),
+    };
+    mounts::attach(&root, "m".as_ref(), Step::Overlay)?;
+    std::env::set_current_dir("m").at(Step::Overlay, || "entering the overlay".into())?;
+    become_root(plan)?;
+    mounts::attach_binds(&binds)?;
+    drop(binds);
+    mounts::proc()?;
+    mounts::dev()?;
+    mounts::pivot()?;
+    confine::namespaces()?;
+    mounts::mask()?;
+    sys::loopback_up().at(Step::Loopback, || "bringing the loopback interface up".into())?;
+    confine::confine(plan, &prepared.listener)?;
+    let mut hand = Command::new(Path::new("/").join(HAND_AT));
+    hand.args(&plan.hand_args)
+        .arg("--listen-fd")
+        .arg(std::os::fd::AsRawFd::as_raw_fd(&prepared.listener).to_string())
+        .arg("--home")
+        .arg(&plan.workdir)
+        .env_clear()
+        .envs(plan.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(&plan.workdir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    Err(hand.exec()).at(Step::Hand, || format!("starting the hand in {}", plan.workdir.display()))
+}
+
+/// From the host's user to the box's root.
+fn become_root(plan: &Plan) -> Result<(), Failed> {
+    use rustix::process::{Gid, Uid};
+    let doing = || "becoming the box's root".to_owned();
+    if plan.ids.count > 1 {
+        rustix::thread::set_thread_groups(&[]).at(Step::IdMaps, doing)?;
+    }
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).at(Step::IdMaps, doing)?;
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).at(Step::IdMaps, doing)
+}

@@ -1,0 +1,25 @@
+//! The launcher: turns a plan into a running box, then is gone.
+//!
+//! A program of its own (our binary, started with [`crate::local::LAUNCHER_WORD`]), because
+//! namespaces need a process with one thread. It reads a [`Plan`] from its input and writes one
+//! [`Report`] per line to its output, which closes when the hand has taken over.
+//!
+//! ```text
+//! launcher (host)    socket, groups, mounts that need the host's rights → clone → id maps, pid file
+//!   └ child (new user, mount, pid, net, ipc, uts and cgroup namespaces)
+//!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, filter → the hand
+//! ```
+//!
+//! If the launcher dies before the pid file is written, the child reads the end of its pipe and
+//! exits: no box exists that is not written down. Absent: decisions (the plan holds them all) and
+//! threads.
+
+mod confine;
+mod filter;
+mod launch;
+mod mounts;
+mod plan;
+mod sys;
+
+pub use launch::launcher_main;
+pub use plan::{Bind, Failed, IdMap, Plan, Report, RootMount, Step};

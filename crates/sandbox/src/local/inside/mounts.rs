@@ -1,0 +1,196 @@
+//! The box's file tree: overlay, binds, `/proc`, `/dev`, and the change of root.
+//!
+//! Mounts are made detached and then put in place, so what needs the host's rights is opened by the
+//! launcher and attached by the child. Absent: cleaning up (a box's mounts vanish with its mount
+//! namespace) and host paths in what the box can read about its root.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
+    move_mount, open_tree, unmount,
+};
+
+use super::plan::{AtStep as _, Bind, Failed, RootMount, Step};
+use super::sys;
+
+/// What the box reads nothing from: facts about the machine, or levers.
+const MASKED: [&str; 9] = [
+    "proc/cmdline",
+    "proc/kcore",
+    "proc/keys",
+    "proc/key-users",
+    "proc/kmsg",
+    "proc/sched_debug",
+    "proc/sysrq-trigger",
+    "proc/timer_list",
+    "proc/latency_stats",
+];
+/// What it reads but does not write, whatever the files' own modes say.
+const READ_ONLY: [&str; 4] = ["proc/sys", "proc/irq", "proc/bus", "proc/fs"];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// A detached overlay of `lowers` (topmost first), `u` and `w`, all relative to the working folder.
+pub fn overlay(lowers: &[std::path::PathBuf], how: RootMount) -> Result<OwnedFd, Failed> {
+    // Within a user namespace only `user.*` attributes may be written. By the host folders can be
+    // renamed; the index stays off, it would tie an upper to the very lowers it began with.
+    let options: &[(&str, Option<&str>)] = if how.by_host {
+        &[("redirect_dir", Some("on")), ("index", Some("off")), ("metacopy", Some("off")), ("volatile", None)]
+    } else {
+        &[("userxattr", None), ("index", Some("off")), ("volatile", None)]
+    };
+    if how.classic { classic_overlay(lowers, options) } else { modern_overlay(lowers, options) }
+}
+
+fn modern_overlay(lowers: &[std::path::PathBuf], options: &[(&str, Option<&str>)]) -> Result<OwnedFd, Failed> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Overlay, || "fsopen overlay".into())?;
+    for lower in lowers {
+        fsconfig_set_string(&context, "lowerdir+", lower.as_path())
+            .at(Step::Overlay, || format!("adding the layer {}", lower.display()))?;
+    }
+    for (name, folder) in [("upperdir", "u"), ("workdir", "w")] {
+        fsconfig_set_string(&context, name, folder).at(Step::Overlay, || format!("setting {name}"))?;
+    }
+    for (name, value) in options {
+        match value {
+            Some(value) => fsconfig_set_string(&context, *name, *value),
+            None => fsconfig_set_flag(&context, *name),
+        }
+        .at(Step::Overlay, || format!("setting {name}"))?;
+    }
+    fsconfig_create(&context).at(Step::Overlay, || "creating the overlay".into())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Step::Overlay, || "fsmount".into())
+}
+
+/// The same with one mount call: kernels before 6.8 know no `lowerdir+`.
+fn classic_overlay(lowers: &[std::path::PathBuf], options: &[(&str, Option<&str>)]) -> Result<OwnedFd, Failed> {
+    let lowers: Vec<String> = lowers.iter().map(|lower| lower.to_string_lossy().into_owned()).collect();
+    let mut data = format!("lowerdir={},upperdir=u,workdir=w", lowers.join(":"));
+    for (name, value) in options {
+        data.push(',');
+        data.push_str(name);
+        data.extend(value.iter().flat_map(|value| ["=", *value]));
+    }
+    let data = std::ffi::CString::new(data).map_err(std::io::Error::from).at(Step::Overlay, || "options".into())?;
+    mount("overlay", "m", "overlay", MountFlags::NOSUID | MountFlags::NODEV, &*data)
+        .at(Step::Overlay, || "mounting the overlay".into())?;
+    let tree = tree("m".as_ref()).at(Step::Overlay, || "taking the overlay".into())?;
+    unmount("m", UnmountFlags::DETACH).at(Step::Overlay, || "detaching the overlay".into())?;
+    Ok(tree)
+}
+
+fn tree(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, path, flags)
+}
+
+/// A detached read-only view of a host path.
+pub fn read_only(from: &Path) -> Result<OwnedFd, Failed> {
+    let view = tree(from).at(Step::Bind, || format!("opening {}", from.display()))?;
+    sys::make_read_only(&view).at(Step::Bind, || format!("making {} read-only", from.display()))?;
+    Ok(view)
+}
+
+/// Puts a detached mount in place.
+pub fn attach(view: &OwnedFd, at: &Path, step: Step) -> Result<(), Failed> {
+    move_mount(view, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .at(step, || format!("attaching at {}", at.display()))
+}
+
+/// Cuts this mount namespace off from the host's.
+pub fn make_private() -> Result<(), Failed> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .at(Step::Pivot, || "making mounts private".into())
+}
+
+/// Attaches binds below the working folder, which is the new root.
+pub fn attach_binds(binds: &[(Bind, OwnedFd)]) -> Result<(), Failed> {
+    for (bind, view) in binds {
+        let at = bind.at.strip_prefix("/").unwrap_or(&bind.at);
+        if bind.make && !at.exists() {
+            make_point(&bind.from, at).at(Step::Bind, || format!("making {}", bind.at.display()))?;
+        }
+        attach(view, at, Step::Bind)?;
+    }
+    Ok(())
+}
+
+/// An empty folder or file to mount on, like what will be mounted.
+fn make_point(from: &Path, at: &Path) -> std::io::Result<()> {
+    if from.is_dir() {
+        return fs::create_dir_all(at);
+    }
+    at.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::OpenOptions::new().create(true).append(true).open(at).map(drop)
+}
+
+/// `/proc` of the new pid namespace. Needs the host's still in sight: the kernel gives no clearer
+/// view than there was.
+pub fn proc() -> Result<(), Failed> {
+    mount("proc", "proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        .at(Step::Proc, || "mounting /proc".into())
+}
+
+/// A `/dev` with nothing but what programs expect.
+pub fn dev() -> Result<(), Failed> {
+    let doing = || "making /dev".to_owned();
+    let options = c"mode=755,size=64k,nr_inodes=256";
+    mount("tmpfs", "dev", "tmpfs", MountFlags::NOSUID, options).at(Step::Dev, doing)?;
+    for name in DEVICES {
+        let at = Path::new("dev").join(name);
+        rustix::fs::open(&at, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666))
+            .at(Step::Dev, doing)?;
+        let view = open_tree(
+            CWD,
+            Path::new("/dev").join(name),
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+        )
+        .at(Step::Dev, || format!("opening /dev/{name}"))?;
+        attach(&view, &at, Step::Dev)?;
+    }
+    for folder in ["dev/pts", "dev/shm"] {
+        fs::create_dir(folder).at(Step::Dev, doing)?;
+    }
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("devpts", "dev/pts", "devpts", quiet, c"newinstance,ptmxmode=0666,mode=620")
+        .at(Step::Dev, || "mounting /dev/pts".into())?;
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("shm", "dev/shm", "tmpfs", quiet, c"mode=1777,size=512m").at(Step::Dev, || "mounting /dev/shm".into())?;
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ];
+    for (name, to) in links {
+        symlink(to, Path::new("dev").join(name)).at(Step::Dev, doing)?;
+    }
+    Ok(())
+}
+
+/// Makes the working folder the root and loses sight of the old one.
+pub fn pivot() -> Result<(), Failed> {
+    rustix::process::pivot_root(".", ".").at(Step::Pivot, || "pivot_root".into())?;
+    unmount(".", UnmountFlags::DETACH).at(Step::Pivot, || "letting go of the host's tree".into())?;
+    std::env::set_current_dir("/").at(Step::Pivot, || "entering the new root".into())
+}
+
+/// Hides what `/proc` tells about the machine. After the pivot, with `/` as working folder.
+pub fn mask() -> Result<(), Failed> {
+    for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
+        let view = read_only(path)?;
+        attach(&view, path, Step::Proc)?;
+    }
+    for path in MASKED.map(Path::new).into_iter().filter(|path| path.exists()) {
+        let view = tree("dev/null".as_ref()).at(Step::Proc, || "opening /dev/null".into())?;
+        attach(&view, path, Step::Proc)?;
+    }
+    Ok(())
+}

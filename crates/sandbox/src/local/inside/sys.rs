@@ -1,0 +1,148 @@
+//! System calls that the safe wrappers lack: clone with namespaces, mount attributes, the loopback
+//! interface, the filter. Absent: everything that rustix has.
+#![expect(unsafe_code, reason = "thin wrappers over libc, each with its argument for soundness")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+
+/// Which side of a clone this is.
+pub enum Side {
+    /// The child.
+    Child,
+    /// The parent; the child's pid.
+    Parent(i32),
+}
+
+/// Clones this process into new namespaces, like fork.
+///
+/// The caller has one thread: the launcher starts none.
+pub fn clone_into_namespaces(flags: libc::c_int) -> io::Result<Side> {
+    // SAFETY: without CLONE_VM and with a null stack clone is fork; with a single thread the
+    // child's copy of memory and locks is consistent.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            libc::c_long::from(flags | libc::SIGCHLD),
+            std::ptr::null_mut::<u8>(),
+            std::ptr::null_mut::<u8>(),
+            std::ptr::null_mut::<u8>(),
+            0_usize,
+        )
+    };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(Side::Child),
+        Ok(pid) if pid > 0 => Ok(Side::Parent(pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOSUID: u64 = 2;
+const MOUNT_ATTR_NODEV: u64 = 4;
+const AT_RECURSIVE: libc::c_int = 0x8000;
+
+/// Makes a mount and all below it read-only, without set-user-id and devices.
+pub fn make_read_only(mount: impl AsFd) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is a static C string, `attr` lives across the call and has the size that is
+    // passed; the kernel only reads it.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | AT_RECURSIVE,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: socket gives a descriptor that nobody else owns, or -1; `request` is a valid ifreq
+    // whose name is NUL-terminated, and lives across both ioctls.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let socket = OwnedFd::from_raw_fd(fd);
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (place, byte) in request.ifr_name.iter_mut().zip(c"lo".to_bytes()) {
+            *place = byte.cast_signed();
+        }
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "IFF_UP is 1")]
+        {
+            request.ifr_ifru.ifru_flags |= libc::IFF_UP as libc::c_short;
+        }
+        if libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the caller's session keyring for an empty one. A kernel without keyrings is fine.
+pub fn empty_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    // SAFETY: a null name asks for an anonymous keyring; no memory is touched.
+    unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>());
+    }
+}
+
+/// Puts every signal back to its default and blocks none.
+pub fn reset_signals() {
+    // SAFETY: SIG_DFL is a valid handler for every signal; numbers that cannot be changed are
+    // refused by the kernel. `set` is initialised by sigemptyset.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Marks every descriptor from `first` on to be closed when another program starts.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: close_range with CLOEXEC changes flags only.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Hands a descriptor on to the next program.
+pub fn keep_on_exec(fd: &OwnedFd) -> io::Result<()> {
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+    Ok(())
+}
+
+/// Installs a filter for this process and all that come from it. Needs no-new-privileges.
+pub fn install_filter(program: &[libc::sock_filter]) -> io::Result<()> {
+    let length = u16::try_from(program.len()).map_err(|_| io::Error::other("the filter is too long"))?;
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `program` points to `length` instructions that live across the call; the kernel
+    // copies and checks them.
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

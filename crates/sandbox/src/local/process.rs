@@ -1,0 +1,72 @@
+//! A process of the host that may have ended since it was written down.
+//!
+//! Pids are used again; a pid with its start time is not. Signals go through a descriptor that was
+//! checked first, so a stranger with the same pid is never hit. Absent: waiting for children (the
+//! box's first process is not ours).
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// A process for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its pid on the host.
+    pub pid: i32,
+    /// When it started, in clock ticks after boot.
+    pub started: u64,
+}
+
+impl Identity {
+    /// The process that has this pid now.
+    pub fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        if matches!(fields.next()?, "Z" | "X" | "x") {
+            return None;
+        }
+        Some(Self { pid, started: fields.nth(18)?.parse().ok()? })
+    }
+
+    /// Whether it still runs.
+    pub fn alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    /// Ends it and waits until it, and with it its pid namespace, is gone. False if it is still
+    /// there after the patience.
+    pub fn kill(self, patience: Duration) -> bool {
+        let Some(handle) = self.handle() else { return true };
+        let _ = pidfd_send_signal(&handle, Signal::KILL);
+        let timeout = Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::new(&handle, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&timeout)), Ok(ready) if ready > 0)
+    }
+
+    fn handle(self) -> Option<OwnedFd> {
+        let handle = pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()?;
+        // Checked after opening: the descriptor is now bound to whoever has the pid.
+        self.alive().then_some(handle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_that_was_used_again_is_another_process_and_is_not_killed() {
+        let me = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(me.alive());
+        let before_me = Identity { started: me.started - 1, ..me };
+        assert!(!before_me.alive());
+        assert!(before_me.kill(Duration::from_secs(1)), "nothing to kill counts as killed");
+    }
+}

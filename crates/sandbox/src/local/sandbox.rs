@@ -1,0 +1,207 @@
+//! A box of the local provider, seen from outside: its hand's socket and its control groups.
+//!
+//! Absent: its life (the provider starts, stops and removes it).
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::id::SandboxId;
+use hand::frame::{self, CHUNK_BYTES, Kind};
+use hand::wire::{Entry, ExecStart, Reply, Request};
+
+use crate::client::{Address, FollowLimits, Heard, may_be_out_of_memory};
+use crate::error::StorageContext as _;
+use crate::local::cgroup;
+use crate::port::{Ended, ExecOutcome, ExecRequest, FileBytes, Listing, OutputSink, Sandbox, SandboxError};
+
+/// Between TERM and KILL when a command is ended.
+const GRACE: Duration = Duration::from_secs(2);
+/// Followers by id alone do not know the command's limits; these bound what a broken hand can do.
+const ANY_COMMAND: FollowLimits =
+    FollowLimits { time_limit: Duration::from_secs(7 * 24 * 60 * 60), output_cap_bytes: 1 << 32 };
+
+/// A running box.
+#[derive(Debug)]
+pub struct LocalSandbox {
+    address: Address,
+    cgroups: Arc<[PathBuf]>,
+}
+
+impl LocalSandbox {
+    /// The box whose socket lies in `folder`.
+    pub fn open(id: SandboxId, folder: &Path, cgroups: Vec<PathBuf>) -> Result<Self, SandboxError> {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let opened = rustix::fs::open(folder, flags, rustix::fs::Mode::empty()).doing("open", folder)?;
+        Ok(Self { address: Address { id, folder: opened, name: "hand.sock" }, cgroups: cgroups.into() })
+    }
+
+    /// Whether the hand answers.
+    pub async fn answers(&self) -> Result<(), SandboxError> {
+        let request = Request::Stat { path: PathBuf::from("/") };
+        self.address.ask_once(&request, "starting").await.map(drop)
+    }
+
+    /// Asks the box to end itself.
+    pub async fn shut_down(&self, grace: Duration) -> Result<(), SandboxError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.address.ask_once(&Request::Shutdown { grace_ms }, "shutting down").await.map(drop)
+    }
+
+    fn kills(&self) -> u64 {
+        cgroup::out_of_memory_kills(&self.cgroups)
+    }
+
+    async fn run(
+        &self,
+        request: &Request,
+        limits: FollowLimits,
+        output: OutputSink<'_>,
+    ) -> Result<ExecOutcome, SandboxError> {
+        let before = self.kills();
+        match self.address.run(request, limits, output).await {
+            Ok(mut outcome) => {
+                if may_be_out_of_memory(&outcome.ended) && self.kills() > before {
+                    outcome.ended = Ended::OutOfMemory;
+                }
+                Ok(outcome)
+            }
+            Err(SandboxError::Gone { id, .. }) if self.kills() > before => {
+                Err(SandboxError::Gone { id, hint: Some("it ran out of memory".into()) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn done(&self, request: &Request, doing: &'static str) -> Result<(), SandboxError> {
+        match self.address.ask_once(request, doing).await? {
+            Reply::Done => Ok(()),
+            other => Err(self.address.unexpected(&other)),
+        }
+    }
+
+    /// Asks for a file and gives its bytes to `take`; gives the whole file's size.
+    async fn fetch(
+        &self,
+        request: &Request,
+        max_bytes: u64,
+        take: &mut (dyn FnMut(Vec<u8>) -> Result<(), SandboxError> + Send),
+    ) -> Result<u64, SandboxError> {
+        let mut connection = self.address.ask(request, "reading a file").await?;
+        let file_bytes = match connection.reply().await? {
+            Reply::Content { file_bytes, .. } => file_bytes,
+            other => return Err(self.address.unexpected(&other)),
+        };
+        let mut got = 0_u64;
+        loop {
+            match connection.hear().await? {
+                Heard::Bytes(Kind::Data, bytes) => {
+                    got += bytes.len() as u64;
+                    if got > max_bytes {
+                        return Err(self.address.unexpected(&Reply::Sent { bytes: got }));
+                    }
+                    take(bytes)?;
+                }
+                Heard::Reply(Reply::Sent { bytes }) if bytes == got => return Ok(file_bytes),
+                Heard::Reply(other) => return Err(self.address.unexpected(&other)),
+                Heard::Bytes(..) => return Err(self.address.unexpected(&Reply::Done)),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Sandbox for LocalSandbox {
+    fn id(&self) -> &SandboxId {
+        &self.address.id
+    }
+
+    async fn exec(&self, request: ExecRequest, output: OutputSink<'_>) -> Result<ExecOutcome, SandboxError> {
+        let limits = FollowLimits { time_limit: request.time_limit, output_cap_bytes: request.output_cap_bytes };
+        let start = Request::Exec(ExecStart {
+            exec_id: request.exec_id,
+            argv: request.argv,
+            env: request.env,
+            cwd: request.cwd,
+            time_limit_ms: u64::try_from(request.time_limit.as_millis()).unwrap_or(u64::MAX),
+            output_cap_bytes: request.output_cap_bytes,
+            grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
+        });
+        self.run(&start, limits, output).await
+    }
+
+    async fn follow(&self, exec_id: &str, output: OutputSink<'_>) -> Result<ExecOutcome, SandboxError> {
+        self.run(&Request::Attach { exec_id: exec_id.to_owned() }, ANY_COMMAND, output).await
+    }
+
+    async fn acknowledge(&self, exec_id: &str) -> Result<(), SandboxError> {
+        self.done(&Request::Acknowledge { exec_id: exec_id.to_owned() }, "acknowledging a command").await
+    }
+
+    async fn kill(&self, exec_id: &str) -> Result<(), SandboxError> {
+        self.done(&Request::Kill { exec_id: exec_id.to_owned() }, "ending a command").await
+    }
+
+    async fn read(&self, path: &Path, offset: u64, max_bytes: u64) -> Result<FileBytes, SandboxError> {
+        let request = Request::Read { path: path.to_owned(), offset, max_bytes, follow: true };
+        let mut all = Vec::new();
+        let mut take = |bytes: Vec<u8>| {
+            all.extend_from_slice(&bytes);
+            Ok(())
+        };
+        let file_bytes = self.fetch(&request, max_bytes, &mut take).await?;
+        Ok(FileBytes { bytes: all, file_bytes })
+    }
+
+    async fn write(&self, path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), SandboxError> {
+        let request = Request::Write { path: path.to_owned(), size: bytes.len() as u64, mode };
+        let mut connection = self.address.ask(&request, "writing a file").await?;
+        for piece in bytes.chunks(CHUNK_BYTES) {
+            let mut framed = Vec::new();
+            frame::encode(Kind::Data, piece, &mut framed);
+            connection.send(&framed).await?;
+        }
+        match connection.reply().await? {
+            Reply::Written { .. } => Ok(()),
+            other => Err(self.address.unexpected(&other)),
+        }
+    }
+
+    async fn list(&self, path: &Path, max_entries: u32) -> Result<Listing, SandboxError> {
+        let request = Request::List { path: path.to_owned(), max_entries };
+        match self.address.ask_once(&request, "listing a folder").await? {
+            Reply::Entries { entries, truncated } => Ok(Listing { entries, truncated }),
+            other => Err(self.address.unexpected(&other)),
+        }
+    }
+
+    async fn stat(&self, path: &Path) -> Result<Entry, SandboxError> {
+        match self.address.ask_once(&Request::Stat { path: path.to_owned() }, "looking at a file").await? {
+            Reply::Stat { entry } => Ok(entry),
+            other => Err(self.address.unexpected(&other)),
+        }
+    }
+
+    async fn copy_out(&self, path: &Path, to: &Path, max_bytes: u64) -> Result<u64, SandboxError> {
+        let request =
+            Request::Read { path: path.to_owned(), offset: 0, max_bytes: max_bytes.saturating_add(1), follow: false };
+        let mut file = File::create_new(to).doing("create", to)?;
+        let mut written = 0_u64;
+        let mut take = |bytes: Vec<u8>| {
+            written += bytes.len() as u64;
+            if written > max_bytes {
+                return Err(SandboxError::TooLarge { path: path.to_owned(), max_bytes });
+            }
+            file.write_all(&bytes).doing("write", to)
+        };
+        let fetched = self.fetch(&request, max_bytes.saturating_add(1), &mut take).await;
+        if let Err(error) = fetched {
+            let _ = fs::remove_file(to);
+            return Err(error);
+        }
+        Ok(written)
+    }
+}

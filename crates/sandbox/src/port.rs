@@ -1,0 +1,407 @@
+//! The port: what every provider of sandboxes does, in terms that a container engine or a cluster
+//! can also meet.
+//!
+//! A *layer* is an immutable folder tree, named by the digest of what went into it. A *snapshot* is
+//! a stack of layers. A sandbox is a writable view of a snapshot with processes in it; stopping it
+//! ends the processes and keeps the files. Deliberately absent: product features (git, gates,
+//! agents), and any process state that would have to survive a stop.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::id::{Digest, SandboxId};
+use serde::{Deserialize, Serialize};
+
+pub use crate::error::{Problem, SandboxError};
+pub use hand::wire::{Ended, Entry, EntryKind, ExecOutcome};
+
+/// How strong the wall is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Namespaces on the host's kernel.
+    SharedKernel,
+    /// A kernel in user space.
+    UserKernel,
+    /// A virtual machine.
+    Vm,
+}
+
+/// Which users exist in a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UidMap {
+    /// A whole range: packages with foreign owners, `su`, `chown` work.
+    Range,
+    /// Only root.
+    Single,
+}
+
+/// Which control groups hold the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupSupport {
+    /// The unified hierarchy.
+    V2,
+    /// Single controllers; which of them.
+    V1 {
+        /// Memory limit.
+        memory: bool,
+        /// Process limit.
+        pids: bool,
+        /// Processor share.
+        cpu: bool,
+    },
+    /// None that this program may write.
+    None,
+}
+
+impl CgroupSupport {
+    /// Whether a memory limit holds.
+    #[must_use]
+    pub const fn limits_memory(self) -> bool {
+        matches!(self, Self::V2 | Self::V1 { memory: true, .. })
+    }
+}
+
+/// What a provider can do on this machine, found out by trying.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The provider's name.
+    pub provider: String,
+    /// True if sandboxes start.
+    pub usable: bool,
+    /// The wall.
+    pub isolation: Isolation,
+    /// Users in a box.
+    pub uid_map: UidMap,
+    /// Limits.
+    pub cgroup: CgroupSupport,
+    /// True if a folder that came with a layer can be renamed by `rename(2)`.
+    pub folder_rename: bool,
+    /// True if a box has a network beyond its own loopback.
+    pub network: bool,
+    /// True if a limit on disk space holds.
+    pub disk_limit: bool,
+    /// What is lacking, worst first.
+    pub problems: Vec<Problem>,
+}
+
+/// A stack of layers, lowest first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapshotRef {
+    /// The layers' keys.
+    pub layers: Vec<Digest>,
+}
+
+/// A folder in which the caller builds the content of a layer.
+#[derive(Debug)]
+pub struct Staging {
+    /// Where the content goes: it appears in the box at the place that was asked for. On the same
+    /// filesystem as the layers; dropped without [`Provider::prepare`], it is removed.
+    pub content: PathBuf,
+    pub(crate) holder: PathBuf,
+    pub(crate) taken: bool,
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.taken {
+            let _ = std::fs::remove_dir_all(&self.holder);
+        }
+    }
+}
+
+/// Limits of one box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory of all processes together, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Processor time in thousandths of one processor; none means no limit.
+    pub cpu_millis: Option<u32>,
+    /// Open files of one process.
+    pub open_files: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 4 << 30, pids: 2048, cpu_millis: None, open_files: 16_384 }
+    }
+}
+
+/// A host folder or file that a box sees read-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadOnlyBind {
+    /// On the host.
+    pub from: PathBuf,
+    /// In the box; absolute.
+    pub at: PathBuf,
+}
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartSpec {
+    /// Chosen by the caller, from what the sandbox is for; the same id finds the same files.
+    pub id: SandboxId,
+    /// Where it starts from.
+    pub snapshot: SnapshotRef,
+    /// Limits; they hold from the start, and change at the next start.
+    pub limits: Limits,
+    /// Added to the provider's built environment.
+    pub env: Vec<(String, String)>,
+    /// Host paths that the box may read besides the provider's own list.
+    pub binds: Vec<ReadOnlyBind>,
+    /// Working folder of commands; absolute.
+    pub workdir: PathBuf,
+}
+
+/// What a start found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartedAs {
+    /// A new box on the snapshot.
+    Fresh,
+    /// New processes on the files of an earlier one.
+    Resumed,
+    /// It was alive.
+    Adopted,
+    /// New, because the machine went down without writing the earlier files to disk; they are gone.
+    FilesLost,
+}
+
+/// A started box.
+pub struct Started {
+    /// The box.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// What was found under its id.
+    pub found: StartedAs,
+}
+
+/// A box in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxInfo {
+    /// Its id.
+    pub id: SandboxId,
+    /// Whether processes run.
+    pub alive: bool,
+}
+
+/// A provider of sandboxes.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Finds out, by trying, what works here. Never fails: what does not work is a problem in it.
+    async fn probe(&self) -> Capabilities;
+
+    /// An empty folder in which to build the layer `key`, whose content will appear in the box at
+    /// `at` (absolute, for example `/workspace`).
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    async fn stage(&self, key: &Digest, at: &Path) -> Result<Staging, SandboxError>;
+
+    /// Makes what was staged the layer `key`. Whole or not at all; a key that exists already is
+    /// left as it is, and the staged folder is dropped. Files that belong to the host's user belong
+    /// to the box's root afterwards; set-user-id bits are lost.
+    ///
+    /// # Errors
+    /// [`SandboxError::BadLayer`] for devices, pipes and sockets.
+    async fn prepare(&self, key: &Digest, staged: Staging) -> Result<SnapshotRef, SandboxError>;
+
+    /// The snapshot of one layer, if it is prepared.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    async fn prepared(&self, key: &Digest) -> Result<Option<SnapshotRef>, SandboxError>;
+
+    /// Starts a box. An id with files goes on with them; one that is alive is adopted.
+    ///
+    /// # Errors
+    /// [`SandboxError::Unsupported`] names what the machine lacks.
+    async fn start(&self, spec: StartSpec) -> Result<Started, SandboxError>;
+
+    /// The box with this id if it is alive, also from before a restart of the control plane.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    async fn attach(&self, id: &SandboxId) -> Result<Option<Arc<dyn Sandbox>>, SandboxError>;
+
+    /// Ends all processes of a box and keeps its files. No box is no error.
+    ///
+    /// # Errors
+    /// If a process cannot be ended.
+    async fn stop(&self, id: &SandboxId) -> Result<(), SandboxError>;
+
+    /// Stops a box and makes its changes the layer `key`; gives the snapshot with that layer on
+    /// top. The box starts again from the new snapshot; forks are boxes started from it with other
+    /// ids. A key that exists already is returned without touching the box.
+    ///
+    /// # Errors
+    /// [`SandboxError::Gone`] if no box with files has this id.
+    async fn snapshot(&self, id: &SandboxId, key: &Digest) -> Result<SnapshotRef, SandboxError>;
+
+    /// All boxes that have files or processes, for the sweeper.
+    ///
+    /// # Errors
+    /// If they cannot be listed.
+    async fn list(&self) -> Result<Vec<SandboxInfo>, SandboxError>;
+
+    /// Ends all processes of a box and removes its files. No box is no error.
+    ///
+    /// # Errors
+    /// If something remains; the same call goes on where it stopped.
+    async fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError>;
+}
+
+/// A command for a box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecRequest {
+    /// Names this run; the same id never runs twice in the life of a box. 1 to 200 bytes.
+    pub exec_id: String,
+    /// Program (looked up in the box's `PATH`) and arguments.
+    pub argv: Vec<OsString>,
+    /// Added to the box's environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Working folder, the box's own if absent.
+    pub cwd: Option<PathBuf>,
+    /// Wall time after which the command and its processes are ended.
+    pub time_limit: Duration,
+    /// Bytes of output (both streams together) after which they are ended.
+    pub output_cap_bytes: u64,
+}
+
+impl ExecRequest {
+    /// A command with ten minutes and 8 MiB of output.
+    #[must_use]
+    pub fn new<A: Into<OsString>>(exec_id: impl Into<String>, argv: impl IntoIterator<Item = A>) -> Self {
+        Self {
+            exec_id: exec_id.into(),
+            argv: argv.into_iter().map(Into::into).collect(),
+            env: Vec::new(),
+            cwd: None,
+            time_limit: Duration::from_secs(600),
+            output_cap_bytes: 8 << 20,
+        }
+    }
+
+    /// A line for `/bin/sh -c`, otherwise like [`ExecRequest::new`].
+    #[must_use]
+    pub fn shell(exec_id: impl Into<String>, line: impl Into<OsString>) -> Self {
+        Self::new(exec_id, [OsString::from("/bin/sh"), "-c".into(), line.into()])
+    }
+}
+
+/// A stream of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A piece of output as it comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    /// Which stream.
+    pub stream: Stream,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Takes output as it comes.
+///
+/// Contract: called in order, from the future that is being polled; must not block and must not
+/// panic.
+pub type OutputSink<'a> = &'a mut (dyn FnMut(OutputChunk) + Send);
+
+/// A running box.
+///
+/// Paths are the box's; relative ones start at its working folder.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    /// Its id.
+    fn id(&self) -> &SandboxId;
+
+    /// Runs a command, or follows the one that already has this exec id from its first byte of
+    /// output. Dropping the future ends nothing: the command goes on, and asking again with the
+    /// same id gets all of it.
+    ///
+    /// # Errors
+    /// [`SandboxError::Gone`] if the box died; [`SandboxError::Refused`] if the id belongs to
+    /// another command. A program that cannot be started is an outcome, not an error.
+    async fn exec(&self, request: ExecRequest, output: OutputSink<'_>) -> Result<ExecOutcome, SandboxError>;
+
+    /// Follows the command with this exec id from its first byte of output.
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] if there is none in this life of the box.
+    async fn follow(&self, exec_id: &str, output: OutputSink<'_>) -> Result<ExecOutcome, SandboxError>;
+
+    /// The outcome is stored: the box may drop the command's output (it keeps the outcome).
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] if there is no such command.
+    async fn acknowledge(&self, exec_id: &str) -> Result<(), SandboxError>;
+
+    /// Ends a command with all its processes; whoever follows it gets the outcome. For a command
+    /// that is over, ends what it left running.
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] if there is no such command.
+    async fn kill(&self, exec_id: &str) -> Result<(), SandboxError>;
+
+    /// At most `max_bytes` of a regular file from `offset`.
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] says what the path is instead.
+    async fn read(&self, path: &Path, offset: u64, max_bytes: u64) -> Result<FileBytes, SandboxError>;
+
+    /// Makes or replaces a regular file, whole or not at all; missing folders are made. Without a
+    /// mode an existing file keeps its own, and a new one gets 0644.
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] says why not.
+    async fn write(&self, path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), SandboxError>;
+
+    /// A folder's entries, sorted by name; at most `max_entries` (4000 are the most in one answer).
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] says why not.
+    async fn list(&self, path: &Path, max_entries: u32) -> Result<Listing, SandboxError>;
+
+    /// One entry, a link not followed.
+    ///
+    /// # Errors
+    /// [`SandboxError::Refused`] if there is none.
+    async fn stat(&self, path: &Path) -> Result<Entry, SandboxError>;
+
+    /// Copies one regular file (no link) to a new file on the host; gives its size in bytes.
+    ///
+    /// # Errors
+    /// [`SandboxError::TooLarge`], or what keeps the file from being read or written; the host file
+    /// is then not there.
+    async fn copy_out(&self, path: &Path, to: &Path, max_bytes: u64) -> Result<u64, SandboxError>;
+}
+
+/// A part of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileBytes {
+    /// The part.
+    pub bytes: Vec<u8>,
+    /// The whole file's size in bytes.
+    pub file_bytes: u64,
+}
+
+/// A folder's entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Sorted by name.
+    pub entries: Vec<Entry>,
+    /// True if there were more.
+    pub truncated: bool,
+}

@@ -1,0 +1,182 @@
+//! The walls: network, host, processes, limits, and a program that does its worst.
+
+use std::time::Duration;
+
+use sandbox::{Ended, Limits, Provider, StartSpec};
+
+use crate::world::{OTHERS, in_world, is_root, not_run, spec};
+
+#[test]
+fn there_is_no_network_but_loopback() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let ran =
+            world.sh(&sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; cat /proc/net/route | wc -l").await;
+        assert_eq!(ran.text(), "lo\n1\n");
+        let line = "perl -MIO::Socket::INET -e '$l = IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1\") or die; \
+            print IO::Socket::INET->new(PeerAddr => \"127.0.0.1\", PeerPort => $l->sockport) ? \"up\\n\" : \"down\\n\"; \
+            print IO::Socket::INET->new(PeerAddr => \"1.1.1.1\", PeerPort => 80) ? \"out\\n\" : \"$!\\n\"'";
+        let ran = world.sh(&sandbox, line).await;
+        assert_eq!(ran.text(), "up\nNetwork is unreachable\n", "{}", ran.err_text());
+    });
+}
+
+#[test]
+fn the_hosts_files_are_absent_but_for_its_programs() {
+    in_world(async |world| {
+        let canary = world.folder.path().join("canary");
+        std::fs::write(&canary, "host").unwrap();
+        let sandbox = world.sandbox("a").await;
+        let ran = world.sh(&sandbox, "ls -A / /home /root /run /var /etc/ssh /sys 2>/dev/null; ls /usr/bin/env").await;
+        let text = ran.text();
+        assert!(
+            text.contains("/home:\nagent\n") && text.contains("/root:\n\n") && text.contains("/run:\n\n"),
+            "{text}"
+        );
+        assert!(text.contains("/var:\ncache\nlib\ntmp\n") && text.contains("/usr/bin/env\n"), "{text}");
+        assert!(!text.contains("/etc/ssh") && !text.contains("/sys:"), "{text}");
+        let ran = world
+            .sh(&sandbox, &format!("cat {} 2>&1; cat /etc/shadow 2>&1; wc -c < /etc/resolv.conf", canary.display()))
+            .await;
+        assert!(!ran.text().contains("host\n") && ran.text().ends_with("\n0\n"), "{}", ran.text());
+        // Mounts name no folder of the data folder.
+        let ran = world.sh(&sandbox, "cat /proc/self/mounts").await;
+        assert!(!ran.text().contains(world.folder.path().to_str().unwrap()), "{}", ran.text());
+        assert_eq!(world.sh(&sandbox, "hostname; id -u; umask").await.text(), "box\n0\n0022\n");
+    });
+}
+
+#[test]
+fn the_box_sees_its_own_processes_only_and_cannot_end_the_hand() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let ran = world.sh(&sandbox, &format!("{OTHERS}; kill -9 1; kill -TERM 1; echo alive")).await;
+        assert_eq!(ran.text(), "0\nalive\n");
+        assert_eq!(world.sh(&sandbox, "echo still").await.text(), "still\n");
+    });
+}
+
+#[test]
+fn every_command_has_the_filter_no_new_privileges_and_few_capabilities() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let ran = world
+            .sh(
+                &sandbox,
+                "grep -E '^(CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status; ls -l /proc/self/fd | wc -l",
+            )
+            .await;
+        let wanted = "CapEff:\t00000000800000fb\nCapBnd:\t00000000800000fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n5\n";
+        assert_eq!(ran.text(), wanted);
+    });
+}
+
+#[test]
+fn a_program_that_does_its_worst_gets_nowhere() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let ran = world.sh(&sandbox, "/opt/attack attacks").await;
+        let text = ran.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() >= 55 && ran.outcome.ended == Ended::Exited { code: 0 }, "{text}{}", ran.err_text());
+        let open: Vec<&&str> = lines.iter().filter(|line| line.ends_with("OPEN")).collect();
+        assert!(open.is_empty(), "{open:#?}");
+        for line in &lines {
+            // A bad address or number would mean that the call was let in and only then refused.
+            assert!(![" 14", " 22", " 9"].iter().any(|errno| line.ends_with(errno)), "{line}");
+        }
+        assert_eq!(world.sh(&sandbox, "echo still").await.text(), "still\n");
+    });
+}
+
+#[test]
+fn a_hosts_abstract_socket_is_out_of_reach() {
+    use std::os::linux::net::SocketAddrExt as _;
+    in_world(async |world| {
+        let name = format!("chargehand-test-{}-{}", std::process::id(), rustix::process::geteuid().as_raw());
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name.as_bytes()).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind_addr(&address).unwrap();
+        let sandbox = world.sandbox("a").await;
+        let line = format!(
+            "perl -MSocket -e 'socket(S, AF_UNIX, SOCK_STREAM, 0) or die; print connect(S, pack_sockaddr_un(\"\\0{name}\")) ? \"open\" : \"$!\"'"
+        );
+        assert_eq!(world.sh(&sandbox, &line).await.text(), "Connection refused");
+    });
+}
+
+#[test]
+fn a_set_user_id_program_gives_nothing() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let line = "cp /usr/bin/id /tmp/id; chmod 4755 /tmp/id; stat -c %a /tmp/id; grep -c nosuid /proc/mounts >/dev/null && echo nosuid; \
+            perl -e '$> = 1000; $< = 1000; exec \"/tmp/id\", \"-u\"'";
+        let text = world.sh(&sandbox, line).await.text();
+        if is_root() {
+            assert_eq!(text, "4755\nnosuid\n1000\n");
+        } else {
+            not_run("a set-user-id program run by another user", "a box of an ordinary user has one user");
+            assert!(text.starts_with("4755\nnosuid\n"), "{text}");
+        }
+    });
+}
+
+fn limited(snapshot: &sandbox::SnapshotRef, limits: Limits) -> StartSpec {
+    StartSpec { limits, ..spec("a", snapshot) }
+}
+
+#[test]
+fn a_fork_bomb_ends_at_the_limit_and_the_box_is_of_use_afterwards() {
+    in_world(async |world| {
+        let snapshot = world.snapshot(&[]).await;
+        let limits = Limits { pids: 60, ..Limits::default() };
+        let sandbox = world.start(limited(&snapshot, limits)).await.sandbox;
+        let ran = world.sh(&sandbox, "/opt/attack processes").await;
+        let started: u32 = ran.text().trim().parse().unwrap();
+        assert!((20..60).contains(&started), "{started} processes");
+        let ran = world.sh_within(&sandbox, "f() { f | f & f; }; f 2>/dev/null", Duration::from_millis(700)).await;
+        assert!(matches!(ran.outcome.ended, Ended::TimedOut | Ended::Exited { .. }), "{:?}", ran.outcome);
+        // A bomb that ended by itself left its splinters behind.
+        if ran.outcome.ended != Ended::TimedOut {
+            world.provider.stop(&crate::world::id("a")).await.unwrap();
+        }
+        let sandbox = world.start(limited(&snapshot, limits)).await.sandbox;
+        assert_eq!(world.sh(&sandbox, OTHERS).await.text(), "0\n");
+    });
+}
+
+#[test]
+fn too_much_memory_is_an_ending_of_its_own() {
+    in_world(async |world| {
+        if !world.provider.probe().await.cgroup.limits_memory() {
+            return not_run("a memory limit ends a command as out of memory", "no control group for memory");
+        }
+        let snapshot = world.snapshot(&[]).await;
+        let limits = Limits { memory_bytes: 64 << 20, ..Limits::default() };
+        let sandbox = world.start(limited(&snapshot, limits)).await.sandbox;
+        let ran = world.sh(&sandbox, "/opt/attack memory 16").await;
+        assert_eq!((ran.outcome.ended, ran.out), (Ended::Exited { code: 0 }, b"held 16\n".to_vec()));
+        assert_eq!(world.sh(&sandbox, "/opt/attack memory 400").await.outcome.ended, Ended::OutOfMemory);
+        assert_eq!(world.sh(&sandbox, "/opt/attack memory 400; exit 5").await.outcome.ended, Ended::OutOfMemory);
+        assert_eq!(world.sh(&sandbox, "exit 137").await.outcome.ended, Ended::Exited { code: 137 });
+    });
+}
+
+#[test]
+fn processor_time_is_shared_out_where_control_groups_are() {
+    in_world(async |world| {
+        let snapshot = world.snapshot(&[]).await;
+        let limits = Limits { cpu_millis: Some(500), ..Limits::default() };
+        let _sandbox = world.start(limited(&snapshot, limits)).await.sandbox;
+        let record = std::fs::read(world.folder.path().join("data/run/a/box.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        let folders = record["cgroups"].as_array().unwrap().iter().map(|g| g.as_str().unwrap().to_owned());
+        let quotas: Vec<String> = folders
+            .flat_map(|g| [format!("{g}/cpu.cfs_quota_us"), format!("{g}/cpu.max")])
+            .filter_map(|file| std::fs::read_to_string(file).ok())
+            .collect();
+        if quotas.is_empty() {
+            return not_run("a processor limit is set", "no control group for cpu");
+        }
+        assert!(quotas[0].starts_with("50000"), "{quotas:?}");
+    });
+}
