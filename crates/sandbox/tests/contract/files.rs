@@ -54,6 +54,18 @@ fn a_folder_is_listed_by_name_with_what_its_entries_are() {
 }
 
 #[test]
+fn names_that_are_not_text_are_listed_read_and_written() {
+    use std::os::unix::ffi::OsStrExt as _;
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let name = std::ffi::OsStr::from_bytes(b"d/\xff\xfe");
+        sandbox.write(name.as_ref(), b"x", None).await.unwrap();
+        assert_eq!(sandbox.list("d".as_ref(), 10).await.unwrap().entries[0].name.as_bytes(), b"\xff\xfe");
+        assert_eq!(sandbox.read(name.as_ref(), 0, 10).await.unwrap().bytes, b"x");
+    });
+}
+
+#[test]
 fn only_regular_files_are_copied_out_and_nothing_is_left_of_a_refusal() {
     in_world(async |world| {
         let sandbox = world.sandbox("a").await;

@@ -233,6 +233,40 @@ fn a_folder_of_the_snapshot_is_renamed_in_one_step_where_the_provider_says_so() 
 }
 
 #[test]
+fn links_left_in_the_way_of_the_next_start_lead_nowhere_but_into_the_box() {
+    in_world(async |world| {
+        let trap = world.folder.path().join("trap");
+        std::fs::create_dir(&trap).unwrap();
+        std::fs::set_permissions(&trap, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(world.folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let snapshot = world.snapshot(&[]).await;
+        let mut spec = spec("a", &snapshot);
+        spec.binds[0].at = "/deep/attack".into();
+        let sandbox = world.start(spec.clone()).await.sandbox;
+        let line = format!("mv /deep /old && ln -s {} /deep && ls -d /old/attack", trap.display());
+        assert_eq!(world.sh(&sandbox, &line).await.text(), "/old/attack\n");
+        world.provider.stop(&id("a")).await.unwrap();
+        let again = world.provider.start(spec).await;
+        assert_eq!(std::fs::read_dir(&trap).unwrap().count(), 0, "the start wrote to the host");
+        // The link leads to a place that the box does not have, so the start makes it there or fails.
+        if let Ok(again) = again {
+            assert_eq!(world.sh(&again.sandbox, "test -x /deep/attack && echo there").await.text(), "there\n");
+        }
+    });
+}
+
+#[test]
+fn a_data_folder_with_a_long_path_works_although_socket_paths_are_short() {
+    in_world_with(
+        |config| config.data_dir = config.data_dir.join("x".repeat(120)).join("y".repeat(120)),
+        async |world| {
+            let sandbox = world.sandbox("a").await;
+            assert_eq!(world.sh(&sandbox, "cat hello.txt").await.text(), "hello\n");
+        },
+    );
+}
+
+#[test]
 fn the_mount_call_of_older_kernels_gives_the_same_box() {
     in_world_with(
         |config| config.classic_mounts = true,

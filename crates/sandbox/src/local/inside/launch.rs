@@ -129,7 +129,7 @@ fn join_groups(plan: &Plan) -> Result<(), Failed> {
                 other => other.at(Step::Groups, || format!("writing {value} to {}", path.display()))?,
             }
         }
-        fs::write(group.folder.join("cgroup.procs"), "0").at(Step::Groups, doing)?;
+        fs::write(group.folder.join(&group.join), "0").at(Step::Groups, doing)?;
     }
     Ok(())
 }
@@ -180,11 +180,11 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
     mounts::attach(&root, "m".as_ref(), Step::Overlay)?;
     std::env::set_current_dir("m").at(Step::Overlay, || "entering the overlay".into())?;
     become_root(plan)?;
-    mounts::attach_binds(&binds)?;
-    drop(binds);
-    mounts::proc()?;
-    mounts::dev()?;
+    let from_host = mounts::from_host()?;
     mounts::pivot()?;
+    mounts::proc_and_dev(&from_host)?;
+    mounts::attach_binds(&binds)?;
+    drop((from_host, binds));
     confine::namespaces()?;
     mounts::mask()?;
     sys::loopback_up().at(Step::Loopback, || "bringing the loopback interface up".into())?;

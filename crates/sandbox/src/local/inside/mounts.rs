@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
@@ -21,18 +21,18 @@ use super::sys;
 
 /// What the box reads nothing from: facts about the machine, or levers.
 const MASKED: [&str; 9] = [
-    "proc/cmdline",
-    "proc/kcore",
-    "proc/keys",
-    "proc/key-users",
-    "proc/kmsg",
-    "proc/sched_debug",
-    "proc/sysrq-trigger",
-    "proc/timer_list",
-    "proc/latency_stats",
+    "/proc/cmdline",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kmsg",
+    "/proc/sched_debug",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/latency_stats",
 ];
 /// What it reads but does not write, whatever the files' own modes say.
-const READ_ONLY: [&str; 4] = ["proc/sys", "proc/irq", "proc/bus", "proc/fs"];
+const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// A detached overlay of `lowers` (topmost first), `u` and `w`, all relative to the working folder.
@@ -109,59 +109,70 @@ pub fn make_private() -> Result<(), Failed> {
         .at(Step::Pivot, || "making mounts private".into())
 }
 
-/// Attaches binds below the working folder, which is the new root.
+/// Attaches binds. After the pivot, because an agent may have put links in the way in an earlier
+/// life of the box; now they lead nowhere but into the box.
 pub fn attach_binds(binds: &[(Bind, OwnedFd)]) -> Result<(), Failed> {
     for (bind, view) in binds {
-        let at = bind.at.strip_prefix("/").unwrap_or(&bind.at);
-        if bind.make && !at.exists() {
-            make_point(&bind.from, at).at(Step::Bind, || format!("making {}", bind.at.display()))?;
+        if bind.make && !bind.at.exists() {
+            make_point(view, &bind.at).at(Step::Bind, || format!("making {}", bind.at.display()))?;
         }
-        attach(view, at, Step::Bind)?;
+        attach(view, &bind.at, Step::Bind)?;
     }
     Ok(())
 }
 
 /// An empty folder or file to mount on, like what will be mounted.
-fn make_point(from: &Path, at: &Path) -> std::io::Result<()> {
-    if from.is_dir() {
+fn make_point(view: &OwnedFd, at: &Path) -> std::io::Result<()> {
+    if FileType::from_raw_mode(rustix::fs::fstat(view)?.st_mode) == FileType::Directory {
         return fs::create_dir_all(at);
     }
     at.parent().map_or(Ok(()), fs::create_dir_all)?;
     fs::OpenOptions::new().create(true).append(true).open(at).map(drop)
 }
 
-/// `/proc` of the new pid namespace. Needs the host's still in sight: the kernel gives no clearer
-/// view than there was.
-pub fn proc() -> Result<(), Failed> {
-    mount("proc", "proc", "proc", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
-        .at(Step::Proc, || "mounting /proc".into())
+/// What is opened while the host's tree is still in sight, to be attached when it is not.
+pub struct FromHost {
+    proc: OwnedFd,
+    devices: Vec<(&'static str, OwnedFd)>,
 }
 
-/// A `/dev` with nothing but what programs expect.
-pub fn dev() -> Result<(), Failed> {
+/// Opens the devices, and makes the `/proc` of the new pid namespace: the kernel gives no clearer
+/// view of it than is in sight already.
+pub fn from_host() -> Result<FromHost, Failed> {
+    let doing = || "making /proc".to_owned();
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Proc, doing)?;
+    fsconfig_create(&context).at(Step::Proc, doing)?;
+    let quiet =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, quiet).at(Step::Proc, doing)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let device = |name: &'static str| {
+        let opened = open_tree(CWD, Path::new("/dev").join(name), flags);
+        opened.at(Step::Dev, || format!("opening /dev/{name}")).map(|view| (name, view))
+    };
+    Ok(FromHost { proc, devices: DEVICES.into_iter().map(device).collect::<Result<_, _>>()? })
+}
+
+/// `/proc`, and a `/dev` with nothing but what programs expect. After the pivot.
+pub fn proc_and_dev(from_host: &FromHost) -> Result<(), Failed> {
+    attach(&from_host.proc, "/proc".as_ref(), Step::Proc)?;
     let doing = || "making /dev".to_owned();
     let options = c"mode=755,size=64k,nr_inodes=256";
-    mount("tmpfs", "dev", "tmpfs", MountFlags::NOSUID, options).at(Step::Dev, doing)?;
-    for name in DEVICES {
-        let at = Path::new("dev").join(name);
+    mount("tmpfs", "/dev", "tmpfs", MountFlags::NOSUID, options).at(Step::Dev, doing)?;
+    for (name, view) in &from_host.devices {
+        let at = Path::new("/dev").join(name);
         rustix::fs::open(&at, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666))
             .at(Step::Dev, doing)?;
-        let view = open_tree(
-            CWD,
-            Path::new("/dev").join(name),
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-        )
-        .at(Step::Dev, || format!("opening /dev/{name}"))?;
-        attach(&view, &at, Step::Dev)?;
+        attach(view, &at, Step::Dev)?;
     }
-    for folder in ["dev/pts", "dev/shm"] {
+    for folder in ["/dev/pts", "/dev/shm"] {
         fs::create_dir(folder).at(Step::Dev, doing)?;
     }
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("devpts", "dev/pts", "devpts", quiet, c"newinstance,ptmxmode=0666,mode=620")
+    mount("devpts", "/dev/pts", "devpts", quiet, c"newinstance,ptmxmode=0666,mode=620")
         .at(Step::Dev, || "mounting /dev/pts".into())?;
     let quiet = MountFlags::NOSUID | MountFlags::NODEV;
-    mount("shm", "dev/shm", "tmpfs", quiet, c"mode=1777,size=512m").at(Step::Dev, || "mounting /dev/shm".into())?;
+    mount("shm", "/dev/shm", "tmpfs", quiet, c"mode=1777,size=512m").at(Step::Dev, || "mounting /dev/shm".into())?;
     let links = [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -170,7 +181,7 @@ pub fn dev() -> Result<(), Failed> {
         ("ptmx", "pts/ptmx"),
     ];
     for (name, to) in links {
-        symlink(to, Path::new("dev").join(name)).at(Step::Dev, doing)?;
+        symlink(to, Path::new("/dev").join(name)).at(Step::Dev, doing)?;
     }
     Ok(())
 }
@@ -182,14 +193,14 @@ pub fn pivot() -> Result<(), Failed> {
     std::env::set_current_dir("/").at(Step::Pivot, || "entering the new root".into())
 }
 
-/// Hides what `/proc` tells about the machine. After the pivot, with `/` as working folder.
+/// Hides what `/proc` tells about the machine. After the pivot.
 pub fn mask() -> Result<(), Failed> {
     for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
         let view = read_only(path)?;
         attach(&view, path, Step::Proc)?;
     }
     for path in MASKED.map(Path::new).into_iter().filter(|path| path.exists()) {
-        let view = tree("dev/null".as_ref()).at(Step::Proc, || "opening /dev/null".into())?;
+        let view = tree("/dev/null".as_ref()).at(Step::Proc, || "opening /dev/null".into())?;
         attach(&view, path, Step::Proc)?;
     }
     Ok(())
