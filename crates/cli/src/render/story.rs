@@ -1,0 +1,434 @@
+//! A task's events as a conversation that a person enjoys reading, also while it happens. Pure:
+//! a state machine that takes stored events and live pieces and gives pieces to print.
+//!
+//! What streamed in is not printed again when its event arrives. Absent: where events come from,
+//! and when to stop reading; that is `commands::logs`.
+
+use std::collections::BTreeMap;
+
+use domain::effect::{Effect, EffectResult, FailureClass};
+use domain::event::{Envelope, Event, MessageSource};
+use domain::evidence::Evidence;
+use domain::id::EffectId;
+use domain::task::AgentEnd;
+use jiff::Timestamp;
+use server::api::LiveItem;
+
+use super::words::{clock, command_line, count, duration, money, owner, who};
+use crate::terminal::{Line, Page, Piece, Style, fit};
+
+pub mod tools;
+
+/// How much of an output is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wishes {
+    /// Columns of the page.
+    pub columns: usize,
+    /// Whether nothing is folded.
+    pub full: bool,
+}
+
+/// Lines of one output that stream before the rest is kept back.
+const STREAMED_LINES: usize = 200;
+
+/// The conversation so far, as far as later events depend on it.
+#[derive(Debug)]
+pub struct Story {
+    wishes: Wishes,
+    began: Option<Timestamp>,
+    open: BTreeMap<EffectId, Effect>,
+    streamed: Streamed,
+    last_said: String,
+}
+
+/// What has been printed of the effect at work, before its event.
+#[derive(Debug, Default)]
+struct Streamed {
+    text: String,
+    thinking: bool,
+    output_lines: usize,
+    output_bytes: usize,
+}
+
+/// Pieces under construction.
+#[derive(Debug, Default)]
+struct Out(Vec<Piece>);
+
+impl Out {
+    fn line(&mut self, line: Line) {
+        self.0.push(Piece::Line(line));
+    }
+    fn page(&mut self, page: Page) {
+        self.0.extend(page.lines.into_iter().map(Piece::Line));
+    }
+    fn prose(&mut self, style: Style, text: &str, wishes: Wishes) {
+        let mut page = Page::new();
+        page.prose(2, style, text, wishes.columns);
+        self.page(page);
+    }
+    fn stream(&mut self, indent: usize, style: Style, text: &str) {
+        self.0.push(Piece::Stream { indent, style, text: text.to_owned() });
+    }
+}
+
+impl Story {
+    /// A conversation of which nothing was shown yet.
+    #[must_use]
+    pub fn new(wishes: Wishes) -> Self {
+        Self { wishes, began: None, open: BTreeMap::new(), streamed: Streamed::default(), last_said: String::new() }
+    }
+
+    /// What to print for a stored event.
+    pub fn event(&mut self, envelope: &Envelope) -> Vec<Piece> {
+        let mut out = Out::default();
+        let began = *self.began.get_or_insert(envelope.at);
+        let at = clock(began, envelope.at);
+        match &envelope.event {
+            Event::EffectStarted { id, effect } => {
+                self.streamed = Streamed::default();
+                self.open.insert(id.clone(), effect.clone());
+                self.started(effect, &at, &mut out);
+            }
+            Event::EffectEnded { id, result } => {
+                if let Some(effect) = self.open.remove(id) {
+                    self.ended(&effect, result, envelope, &mut out);
+                }
+                self.streamed = Streamed::default();
+            }
+            other => self.happened(other, envelope, &at, &mut out),
+        }
+        out.0
+    }
+
+    /// What to print for a live piece.
+    pub fn live(&mut self, item: &LiveItem) -> Vec<Piece> {
+        let mut out = Out::default();
+        match item {
+            LiveItem::TextDelta { text, .. } => {
+                if std::mem::take(&mut self.streamed.thinking) {
+                    out.stream(2, Style::Plain, "\n");
+                }
+                self.streamed.text.push_str(text);
+                out.stream(2, Style::Plain, text);
+            }
+            LiveItem::ThinkingDelta { text, .. } => {
+                self.streamed.thinking = true;
+                out.stream(2, Style::Dim, text);
+            }
+            LiveItem::Output { text, .. } => {
+                let before = self.streamed.output_lines;
+                self.streamed.output_lines += text.bytes().filter(|byte| *byte == b'\n').count();
+                self.streamed.output_bytes += text.len();
+                if self.wishes.full || before < STREAMED_LINES {
+                    out.stream(4, Style::Dim, text);
+                    if !self.wishes.full && self.streamed.output_lines >= STREAMED_LINES {
+                        out.line(Line::new().dim("    ⋮ more is coming; it is kept, and not shown here"));
+                    }
+                }
+            }
+            LiveItem::Progress { text } => out.0.push(Piece::Status(format!("  … {text}"))),
+        }
+        out.0
+    }
+
+    fn started(&self, effect: &Effect, at: &str, out: &mut Out) {
+        match effect {
+            Effect::CallModel { turn, .. } => heading(out, &format!("turn {turn}"), at, None),
+            Effect::RunTool { tool, input_json, .. } => out.page(tools::call(tool, input_json, self.wishes)),
+            Effect::RunCommand { argv, .. } => {
+                out.line(
+                    Line::new()
+                        .with(Style::Accent, "  ▸ command ")
+                        .text(fit(&command_line(argv), self.wishes.columns.saturating_sub(12))),
+                );
+            }
+            Effect::RunGate { gate, commit } => {
+                let what = format!("{}  on {}", command_line(&gate.command), commit.short());
+                heading(out, &format!("gate {}", gate.name), at, Some(&what));
+            }
+            Effect::Land { branch, commit, .. } => {
+                heading(out, &format!("landing {} on {branch}", commit.short()), at, None)
+            }
+            Effect::MergeBase { onto, .. } => {
+                heading(out, "merging", at, Some(&format!("the base branch has moved to {}", onto.short())));
+            }
+            Effect::OpenSandbox { .. }
+            | Effect::CloseSandbox { .. }
+            | Effect::Collect { .. }
+            | Effect::Publish { .. } => {}
+        }
+    }
+
+    fn ended(&mut self, effect: &Effect, result: &EffectResult, envelope: &Envelope, out: &mut Out) {
+        match result {
+            EffectResult::ModelAnswered { message_json, usage, cost_micro_usd, duration_ms } => {
+                self.answered(message_json, out);
+                let mut facts = vec![duration(*duration_ms)];
+                if let Some(usage) = usage {
+                    let read = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
+                    facts.push(format!("{} tokens in, {} out", count(read), count(usage.output_tokens)));
+                }
+                facts.extend(cost_micro_usd.map(money));
+                out.line(Line::new().dim(format!("  · {}", facts.join(", "))));
+            }
+            EffectResult::ToolReturned { text, is_error, duration_ms, .. } => {
+                if matches!(effect, Effect::RunTool { tool, .. } if tool == tools::ASK) {
+                    out.line(
+                        Line::new().text("  ").bold(format!("{} answers: ", who(&envelope.actor))).text(text.as_str()),
+                    );
+                    return;
+                }
+                self.output(text, out);
+                out.line(ending(!is_error, &duration(*duration_ms)));
+            }
+            EffectResult::CommandEnded { end, output_tail, duration_ms, .. } => {
+                self.output(output_tail, out);
+                out.line(ending(end.succeeded(), &format!("{end} in {}", duration(*duration_ms))));
+            }
+            EffectResult::GateRan { evidence } => self.gate_ran(evidence, out),
+            EffectResult::SandboxOpened { resumed, duration_ms } => {
+                let word = if *resumed { "the sandbox goes on with its files" } else { "the sandbox is up" };
+                out.line(Line::new().dim(format!("  · {word}, {}", duration(*duration_ms))));
+            }
+            EffectResult::SandboxClosed => {}
+            EffectResult::Collected { commit, notes } => {
+                match commit {
+                    Some(commit) => out.line(Line::new().text("  the result left the box as ").bold(commit.short())),
+                    None => out.line(Line::new().with(Style::Warn, "  no file was changed")),
+                }
+                notes.iter().for_each(|note| remark(note, out));
+            }
+            EffectResult::Published { branch } => {
+                out.line(Line::new().text("  it can be seen in the repository as branch ").accent(branch.as_str()))
+            }
+            EffectResult::BaseMerged { commit } => {
+                out.line(Line::new().text("  merged as ").bold(commit.short()).text("; the gates run again on that"))
+            }
+            EffectResult::Landed { commit, previous, worktree_updated } => {
+                let along = if *worktree_updated { "; the work tree moved along" } else { "" };
+                out.line(
+                    Line::new()
+                        .with(Style::Good, format!("  ✓ landed: {} → {}{along}", previous.short(), commit.short())),
+                );
+            }
+            EffectResult::Failed { class, message, .. } => {
+                let then = match class {
+                    FailureClass::Retry => " (it is tried again)",
+                    FailureClass::NeedsPerson => " (a person must change something)",
+                    FailureClass::Final => "",
+                    FailureClass::Unknown => " (not known whether it happened)",
+                };
+                out.line(
+                    Line::new()
+                        .with(Style::Bad, format!("  ✗ {} failed", effect_in_words(effect)))
+                        .text(format!(": {message}"))
+                        .dim(then),
+                );
+            }
+        }
+    }
+
+    /// The answer's text, unless it streamed in already.
+    fn answered(&mut self, message_json: &str, out: &mut Out) {
+        let Ok(message) = serde_json::from_str::<model::AssistantMessage>(message_json) else {
+            out.line(Line::new().with(Style::Warn, "  an answer that this version can't read; `logs --raw` shows it"));
+            return;
+        };
+        let text = message.text();
+        let shown = std::mem::take(&mut self.streamed.text);
+        if !self.streamed.thinking && shown.is_empty() {
+            for block in &message.blocks {
+                if let model::BlockView::Thinking { text } = &block.view {
+                    out.page(tools::folded(text, 2, 0, self.wishes, Style::Dim));
+                }
+            }
+        }
+        if shown.is_empty() {
+            out.prose(Style::Plain, &text, self.wishes);
+        } else if let Some(rest) = text.strip_prefix(shown.as_str()) {
+            if !rest.is_empty() {
+                out.stream(2, Style::Plain, rest);
+            }
+        } else if text.trim() != shown.trim() {
+            out.line(Line::new().dim("  · some of it was missed; the whole answer:"));
+            out.prose(Style::Plain, &text, self.wishes);
+        }
+        self.last_said = text;
+    }
+
+    fn output(&self, text: &str, out: &mut Out) {
+        if self.streamed.output_bytes == 0 {
+            out.page(tools::folded(text, 3, 8, self.wishes, Style::Dim));
+        } else if self.streamed.output_lines > STREAMED_LINES && !self.wishes.full {
+            out.line(Line::new().dim(format!("    ⋮ {} lines in all", count(self.streamed.output_lines as u64))));
+        }
+    }
+
+    fn gate_ran(&self, evidence: &Evidence, out: &mut Out) {
+        if !evidence.passed {
+            self.output(&evidence.output_tail, out);
+        }
+        let facts = format!("{} in {}", evidence.end, duration(evidence.duration_ms));
+        let word = if evidence.passed { "passed" } else { "failed" };
+        out.line(ending(evidence.passed, &format!("{word}: {facts}")));
+    }
+
+    /// Everything that is no effect.
+    fn happened(&self, event: &Event, envelope: &Envelope, at: &str, out: &mut Out) {
+        match event {
+            Event::TaskSubmitted { spec, notes } => {
+                out.line(Line::new().bold(envelope.task.short()).text(format!("  asked by {}", who(&envelope.actor))));
+                out.prose(Style::Bold, &spec.goal, self.wishes);
+                let repo = &spec.repo;
+                out.line(Line::new().dim(format!(
+                    "  {}, branch {} at {}",
+                    repo.origin,
+                    repo.base_branch,
+                    repo.base.short()
+                )));
+                out.line(Line::new().dim(format!("  {}", spec.agent.name())));
+                notes.iter().for_each(|note| remark(note, out));
+            }
+            Event::Noted { text } => remark(text, out),
+            Event::GatesChosen { gates, .. } if gates.is_empty() => {
+                remark("no gate was found, so nothing will be proved", out)
+            }
+            Event::GatesChosen { gates, .. } => {
+                for gate in gates {
+                    let source = if gate.source.is_empty() { "the contract" } else { gate.source.as_str() };
+                    out.line(Line::new().dim(format!(
+                        "  gate {}: {} ({source})",
+                        gate.name,
+                        command_line(&gate.command)
+                    )));
+                }
+            }
+            Event::AttemptStarted { attempt: 1 } => {}
+            Event::AttemptStarted { attempt } => heading(out, &format!("attempt {attempt}"), at, None),
+            Event::AgentEnded { end, .. } => self.agent_ended(end, out),
+            Event::MessageAdded { source, text } => {
+                let (who, style) = match source {
+                    MessageSource::Person => (envelope.actor.name.as_str(), Style::Plain),
+                    MessageSource::Gates => ("the gates", Style::Dim),
+                    MessageSource::Platform => ("chargehand", Style::Dim),
+                };
+                heading(out, &format!("{who} to the agent"), at, None);
+                out.page(tools::folded(text, 12, 6, self.wishes, style));
+            }
+            Event::WaitStarted { wait } => {
+                heading(out, &format!("waits for {}", owner(wait)), at, None);
+                out.prose(Style::Warn, &wait.reason, self.wishes);
+            }
+            Event::GatesJudged { judgement } if judgement.passed => {
+                out.line(
+                    Line::new()
+                        .with(Style::Good, "  ✓ every required gate passed")
+                        .dim(format!(" on {}", judgement.commit.short())),
+                );
+            }
+            Event::GatesJudged { judgement } => {
+                out.line(Line::new().with(Style::Bad, format!("  ✗ not proved: {}", judgement.failed.join(", "))));
+            }
+            Event::Decided { decision } => {
+                out.line(
+                    Line::new()
+                        .text("  policy: ")
+                        .bold(decision.tier.name())
+                        .text(format!(", {}", decision.reason))
+                        .dim(format!(" ({})", decision.rule)),
+                );
+            }
+            Event::Approved { head, comment } => {
+                let comment = if comment.is_empty() { String::new() } else { format!(": “{comment}”") };
+                out.line(
+                    Line::new()
+                        .with(Style::Good, format!("  ✓ {} approved {}", who(&envelope.actor), head.short()))
+                        .text(comment),
+                );
+            }
+            Event::LandRequested { head, .. } => {
+                out.line(Line::new().text(format!("  {} wants {} landed", who(&envelope.actor), head.short())))
+            }
+            Event::Denied { action, rule, reason } => {
+                out.line(
+                    Line::new()
+                        .with(Style::Bad, format!("  ✗ denied: {action}"))
+                        .text(format!(": {reason}"))
+                        .dim(format!(" ({rule})")),
+                );
+            }
+            Event::CancelRequested { reason } => out.line(
+                Line::new()
+                    .with(Style::Warn, format!("  {} calls it off", who(&envelope.actor)))
+                    .text(format!(": {reason}")),
+            ),
+            Event::TaskEnded { state, outcome } => {
+                let (style, word) = super::words::state(*state, None, Some(outcome.reason));
+                out.line(Line::new());
+                out.line(Line::new().with(style, word).dim(format!("  after {at}")));
+                out.prose(Style::Plain, &outcome.message, self.wishes);
+            }
+            Event::WaitEnded { .. } | Event::EffectStarted { .. } | Event::EffectEnded { .. } => {}
+        }
+    }
+
+    fn agent_ended(&self, end: &AgentEnd, out: &mut Out) {
+        match end {
+            AgentEnd::Finished { summary } if summary.trim() == self.last_said.trim() || summary.trim().is_empty() => {
+                out.line(Line::new().dim("  · the agent says that it is done"));
+            }
+            AgentEnd::Finished { summary } => {
+                out.line(Line::new().dim("  · the agent says that it is done:"));
+                out.prose(Style::Plain, summary, self.wishes);
+            }
+            AgentEnd::Stopped { reason, message } => out.line(
+                Line::new().with(Style::Bad, format!("  ✗ stopped ({})", reason.name())).text(format!(": {message}")),
+            ),
+            AgentEnd::Lost { message } => {
+                out.line(Line::new().with(Style::Warn, "  the agent's work was lost").text(format!(": {message}")))
+            }
+        }
+    }
+}
+
+fn heading(out: &mut Out, title: &str, at: &str, more: Option<&str>) {
+    out.line(Line::new());
+    let line = Line::new().bold(title).dim(format!("  {at}"));
+    out.line(match more {
+        Some(more) => line.text(format!("  {more}")),
+        None => line,
+    });
+}
+
+fn ending(good: bool, text: &str) -> Line {
+    let line = Line::new().text("    ");
+    if good {
+        line.with(Style::Good, "✓").dim(format!(" {text}"))
+    } else {
+        line.with(Style::Bad, "✗").text(format!(" {text}"))
+    }
+}
+
+fn remark(text: &str, out: &mut Out) {
+    out.line(Line::new().with(Style::Warn, "  note: ").text(text));
+}
+
+/// What an effect does, for "… failed" and for "now: …".
+#[must_use]
+pub fn effect_in_words(effect: &Effect) -> String {
+    match effect {
+        Effect::OpenSandbox { .. } => "starting a sandbox".to_owned(),
+        Effect::CloseSandbox { .. } => "removing a sandbox".to_owned(),
+        Effect::CallModel { turn, model, .. } => format!("asking {model} (turn {turn})"),
+        Effect::RunTool { tool, .. } if tool == tools::ASK => "asking you".to_owned(),
+        Effect::RunTool { tool, input_json, .. } => {
+            format!("running {tool} {}", fit(&tools::subject(input_json), 40)).trim_end().to_owned()
+        }
+        Effect::RunCommand { argv, .. } => format!("running {}", fit(&command_line(argv), 50)),
+        Effect::Collect { .. } => "bringing the result out of the box".to_owned(),
+        Effect::RunGate { gate, .. } => format!("running gate {}", gate.name),
+        Effect::Publish { .. } => "showing the branch in the repository".to_owned(),
+        Effect::MergeBase { .. } => "merging the base branch".to_owned(),
+        Effect::Land { branch, .. } => format!("landing on {branch}"),
+    }
+}

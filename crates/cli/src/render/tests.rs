@@ -1,0 +1,250 @@
+//! Snapshots of every page, over logs made by hand.
+
+use domain::id::{Digest, TaskId};
+use domain::principal::Principal;
+use domain::task::{Change, Judgement, Outcome, OutcomeReason, TaskState, TaskSummary};
+use insta::assert_snapshot;
+use jiff::{SignedDuration, Timestamp};
+use server::api::{
+    ApprovalRecord, Asked, DecisionRecord, DiffBody, DiffFile, EvidenceBody, EvidenceLine, EvidenceRecord, GateStanding, GateStatus,
+    LandingRecord, LiveItem, OutcomeRecord, WhyBody,
+};
+
+use super::samples::{self, BEGAN, Log, evidence, gate, sha};
+use super::story::{Story, Wishes};
+use super::{list, patch, task, why};
+use crate::terminal::{Page, Piece};
+
+const COLUMNS: usize = 80;
+
+fn now() -> Timestamp {
+    BEGAN.checked_add(SignedDuration::from_mins(5)).unwrap()
+}
+
+/// Pieces as they would stand on a screen without colours.
+fn screen(pieces: &[Piece]) -> String {
+    let mut text = String::new();
+    let mut streaming = false;
+    for piece in pieces {
+        match piece {
+            Piece::Line(line) => {
+                if streaming && !text.ends_with('\n') {
+                    text.push('\n');
+                }
+                text.push_str(&Page { lines: vec![line.clone()] }.draw(false));
+            }
+            Piece::Stream { text: new, .. } => text.push_str(new),
+            Piece::Status(_) => {}
+        }
+        streaming = matches!(piece, Piece::Stream { .. });
+    }
+    text
+}
+
+fn told(log: &Log, full: bool) -> String {
+    let mut story = Story::new(Wishes { columns: COLUMNS, full });
+    let pieces: Vec<Piece> = log.envelopes.iter().flat_map(|envelope| story.event(envelope)).collect();
+    screen(&pieces)
+}
+
+#[test]
+fn a_task_up_to_its_review_reads_like_a_conversation() {
+    assert_snapshot!(told(&samples::to_review(), false));
+}
+
+#[test]
+fn a_landing_and_a_failure_end_the_story() {
+    let landed = told(&samples::landed(), false);
+    assert_snapshot!("landed", landed.rsplit_once("waits for ada").unwrap().1);
+    assert_snapshot!("failed", told(&samples::failed(), false));
+}
+
+#[test]
+fn nothing_is_folded_when_all_is_wanted() {
+    let folded = told(&samples::to_review(), false);
+    let full = told(&samples::to_review(), true);
+    assert!(!folded.contains("case_17") && full.contains("case_17"));
+}
+
+#[test]
+fn what_streamed_in_is_not_told_again() {
+    let log = samples::to_review();
+    let mut story = Story::new(Wishes { columns: COLUMNS, full: false });
+    let mut pieces = Vec::new();
+    for envelope in &log.envelopes {
+        if matches!(&envelope.event, domain::event::Event::EffectEnded { result: domain::effect::EffectResult::ModelAnswered { .. }, .. })
+            && envelope.seq < 9
+        {
+            for text in ["I'll look at ", "the parser"] {
+                pieces.extend(story.live(&LiveItem::TextDelta { turn: 1, text: text.to_owned() }));
+            }
+        }
+        pieces.extend(story.event(envelope));
+    }
+    let text = screen(&pieces);
+    assert_eq!(text.matches("I'll look at the parser first.").count(), 1, "{text}");
+}
+
+#[test]
+fn an_output_that_streams_for_ever_does_not_flood_the_screen() {
+    let mut story = Story::new(Wishes { columns: COLUMNS, full: false });
+    let log = samples::command();
+    let mut pieces: Vec<Piece> = log.envelopes.iter().flat_map(|envelope| story.event(envelope)).collect();
+    for n in 0..1000 {
+        pieces.extend(story.live(&LiveItem::Output { source: "command".to_owned(), text: format!("line {n}\n") }));
+    }
+    let text = screen(&pieces);
+    assert!(text.contains("line 199") && !text.contains("line 200"), "{text}");
+    assert_eq!(text.matches("more is coming").count(), 1);
+}
+
+#[test]
+fn the_page_of_a_task_says_where_it_stands_and_what_to_type() {
+    assert_snapshot!("show_review", task::page(&samples::to_review().task(), now(), COLUMNS).draw(false));
+    assert_snapshot!("show_landed", task::page(&samples::landed().task(), now(), COLUMNS).draw(false));
+    assert_snapshot!("show_command", task::page(&samples::command().task(), now(), COLUMNS).draw(false));
+}
+
+#[test]
+fn the_list_puts_what_needs_you_first() {
+    let named = |log: &Log, id: &str, minutes: i64| {
+        let mut summary = TaskSummary::from(&log.task());
+        summary.id = TaskId::parse(id).unwrap();
+        summary.submitted_at = BEGAN.checked_add(SignedDuration::from_mins(-minutes)).unwrap();
+        summary
+    };
+    let mut hostile = named(&samples::command(), "hhhhhhhhhhhh", 3000);
+    hostile.goal = "a goal\nof two lines with \u{202e}tricks and a very long tail that does not fit".to_owned();
+    let tasks = [
+        named(&samples::landed(), "aaaaaaaaaaaa", 90),
+        hostile,
+        named(&samples::failed(), "bbbbbbbbbbbb", 1),
+        named(&samples::to_review(), "cccccccccccc", 10),
+    ];
+    let wishes = list::Wishes { now: now(), columns: COLUMNS, all: false };
+    assert_snapshot!("list", list::page(&tasks, wishes).draw(false));
+    assert_snapshot!("list_empty", list::page(&[], wishes).draw(false));
+    let ended: Vec<TaskSummary> = (0..9).map(|_| named(&samples::landed(), "aaaaaaaaaaaa", 1)).collect();
+    assert!(list::page(&ended, wishes).draw(false).contains("and 4 more"));
+    assert_eq!(list::page(&ended, list::Wishes { all: true, ..wishes }).draw(false).matches("aaaaaaaa").count(), 9);
+}
+
+#[test]
+fn a_refused_landing_names_both_ways_out() {
+    let mut summary = TaskSummary::from(&samples::to_review().task());
+    summary.reason = "not landed: main is checked out in /home/ada/parser".to_owned();
+    let page = super::next::page(&summary).draw(false);
+    assert!(page.contains("land k3f9q2mz --update-worktree") && page.contains("checked out another branch"), "{page}");
+}
+
+#[test]
+fn a_change_is_shown_as_patch_and_as_files() {
+    let file = |path: &str, old: Option<&str>, status: &str, added, removed, binary| DiffFile {
+        path: path.to_owned(),
+        old_path: old.map(str::to_owned),
+        status: status.to_owned(),
+        added_lines: added,
+        removed_lines: removed,
+        binary,
+    };
+    let diff = DiffBody {
+        base: sha('a'),
+        head: sha('c'),
+        files: vec![
+            file("src/parse.rs", None, "modified", 120, 3, false),
+            file("src/new\u{202e}.rs", Some("src/old.rs"), "renamed", 0, 0, false),
+            file("logo.png", None, "added", 0, 0, true),
+        ],
+        patch: "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new \x1b[2J\n".to_owned(),
+        truncated: true,
+    };
+    assert_snapshot!("stat", patch::stat(&diff).draw(false));
+    assert_snapshot!("patch", patch::page(&diff).draw(true).replace('\x1b', "ESC"));
+}
+
+fn record(commit: char, code: i32, seq: u64) -> EvidenceRecord {
+    EvidenceRecord { seq, digest: evidence(commit, code).digest(), evidence: evidence(commit, code) }
+}
+
+#[test]
+fn evidence_is_shown_gate_by_gate() {
+    let mut other = gate();
+    other.name = "lint".to_owned();
+    other.required = false;
+    let mut failed = gate();
+    failed.name = "unit".to_owned();
+    let body = EvidenceBody {
+        task: TaskId::parse("k3f9q2mzzzzz").unwrap(),
+        commit: Some(sha('c')),
+        gates: vec![
+            GateStanding { gate: gate(), status: GateStatus::Passed, record: Some(record('c', 0, 30)) },
+            GateStanding { gate: failed, status: GateStatus::Failed, record: Some(record('c', 101, 31)) },
+            GateStanding { gate: other, status: GateStatus::Missing, record: None },
+        ],
+        earlier: vec![record('b', 101, 20)],
+        judgement: Some(Judgement { commit: sha('c'), passed: false, failed: vec!["unit".to_owned()], feedback: String::new() }),
+        decision: None,
+    };
+    assert_snapshot!(super::evidence::page(&body, COLUMNS).draw(false));
+}
+
+#[test]
+fn why_names_people_rules_digests_and_events() {
+    let log = samples::landed();
+    let folded = log.task();
+    let at = |seq: u64| log.envelopes.iter().find(|envelope| envelope.seq == seq).unwrap().at;
+    let line = |commit: char, code: i32, seq: u64, current| EvidenceLine {
+        seq,
+        at: at(seq),
+        gate: "test".to_owned(),
+        required: true,
+        commit: sha(commit),
+        current,
+        end: evidence(commit, code).end,
+        passed: code == 0,
+        digest: Digest::of(b"evidence"),
+        output_digest: Digest::of(b"output"),
+    };
+    let body = WhyBody {
+        task: folded.id.clone(),
+        seq: folded.seq,
+        state: TaskState::Completed,
+        summary: "ada asked, 1 gate passed on cccccccccc, ada approved, and it landed on main.".to_owned(),
+        landed: folded.landed.clone(),
+        missing: Vec::new(),
+        asked: Asked {
+            seq: 1,
+            at: at(1),
+            by: Principal::person("ada"),
+            goal: folded.spec.goal.clone(),
+            origin: folded.spec.repo.origin.clone(),
+            base_branch: "main".to_owned(),
+            base: sha('a'),
+        },
+        change: Some(Change { head: sha('c'), commit: sha('c'), onto: sha('a'), branch: None }),
+        evidence: vec![line('b', 101, 20, false), line('c', 0, 30, true)],
+        judgements: Vec::new(),
+        decisions: vec![DecisionRecord { seq: 31, at: at(31), current: true, decision: folded.decision.clone().unwrap() }],
+        approvals: vec![ApprovalRecord { seq: 35, at: at(35), by: Principal::person("ada"), head: sha('c'), current: true, comment: "good".to_owned() }],
+        land_requests: Vec::new(),
+        denials: Vec::new(),
+        landings: vec![LandingRecord {
+            seq: 37,
+            at: at(37),
+            branch: "main".to_owned(),
+            commit: sha('c'),
+            expected_base: sha('a'),
+            ended_seq: Some(38),
+            landed: true,
+            error: None,
+        }],
+        outcome: Some(OutcomeRecord {
+            seq: 39,
+            at: at(39),
+            by: Principal::platform(),
+            state: TaskState::Completed,
+            outcome: Outcome { reason: OutcomeReason::Done, message: "landed on main".to_owned() },
+        }),
+    };
+    assert_snapshot!(why::page(&body, COLUMNS).draw(false));
+}

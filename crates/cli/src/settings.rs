@@ -1,0 +1,522 @@
+//! What the user set: as written (flags, environment, file) → as meant ([`Settings`]).
+//!
+//! The environment and the settings file are read here, once, and nowhere else; every other module
+//! and every other crate takes what it needs as a value. A flag wins over a variable, a variable
+//! over the file, the file over the default. Absent: settings of a repository, which are read
+//! from its base commit by the engine.
+
+pub mod env;
+pub mod file;
+pub mod models;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use domain::contract::Budget;
+use serde::Deserialize;
+
+pub use env::Env;
+use file::{BudgetFile, File, PriceFile, ProviderFile};
+
+/// Longest path of a unix socket, in bytes, without the closing zero.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// Model that is asked when only Anthropic's key is there.
+const DEFAULT_ANTHROPIC_MODEL: &str = "anthropic/claude-sonnet-5-5";
+/// Model that is asked when only `OpenAI`'s key is there.
+const DEFAULT_OPENAI_MODEL: &str = "openai/gpt-6.1-sol";
+
+/// What the three ways to a model are; for everyone who has to say that there is none.
+pub const NO_MODEL: &str = "no model is configured. Three ways out:
+  1. a key: set ANTHROPIC_API_KEY or OPENAI_API_KEY (or put `api_key_env` under [providers.NAME] in the settings file)
+  2. a model on your own machine: set OPENAI_BASE_URL to its URL (Ollama: http://127.0.0.1:11434/v1) and give --model openai/NAME
+  3. no model at all: --agent command -- PROGRAM ARGS, with any program that edits files
+To look around first, run `chargehand demo`; it needs none of them.";
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret from its text, trimmed, because keys are pasted with line ends.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().to_owned())
+    }
+    /// The text. Only for the one place that sends or compares it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A provider's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// Anthropic Messages.
+    Anthropic,
+    /// OpenAI-compatible Chat Completions.
+    Chat,
+}
+
+impl ProviderKind {
+    /// Where it is reached when nothing else is said.
+    #[must_use]
+    pub const fn default_base_url(self) -> &'static str {
+        match self {
+            Self::Anthropic => "https://api.anthropic.com",
+            Self::Chat => "https://api.openai.com/v1",
+        }
+    }
+}
+
+/// Where a provider's key was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// In this variable.
+    Env(String),
+    /// In the settings file.
+    File,
+    /// Nowhere.
+    None,
+    /// Nowhere, although the settings file names this variable.
+    EnvUnset(String),
+}
+
+/// One model provider.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// Its name, the first part of `provider/model`.
+    pub name: String,
+    /// Its protocol.
+    pub kind: ProviderKind,
+    /// Where it is reached.
+    pub base_url: String,
+    /// Its key.
+    pub key: Option<Secret>,
+    /// Where the key was found.
+    pub key_source: KeySource,
+    /// The user's own prices by model, dollars per million tokens.
+    pub prices: BTreeMap<String, PriceFile>,
+    /// Whether it costs nothing.
+    pub free: bool,
+}
+
+impl ProviderSettings {
+    /// Whether it is on this machine or in this network, so that asking it costs and tells nothing.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let rest = self.base_url.split_once("://").map_or(self.base_url.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let host = match authority.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or_default(),
+            None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+        };
+        match host.parse::<std::net::IpAddr>() {
+            Ok(std::net::IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
+            Ok(std::net::IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unspecified(),
+            Err(_) => host == "localhost" || host.ends_with(".localhost") || host.ends_with(".local"),
+        }
+    }
+
+    /// Whether it can be asked: it has a key, or is one that needs none.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.key.is_some() || self.base_url != self.kind.default_base_url()
+    }
+}
+
+/// What the user said on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Variables that say where the host's toolchains are, for the sandbox's allow-list of paths.
+const TOOLCHAIN_VARIABLES: &[env::Variable] = &[
+    env::HOME,
+    env::RUSTUP_HOME,
+    env::RUSTUP_TOOLCHAIN,
+    env::CARGO_HOME,
+    env::PYENV_ROOT,
+    env::PYENV_VERSION,
+    env::NVM_BIN,
+    env::GOROOT,
+    env::JAVA_HOME,
+];
+
+/// What the environment says about toolchains, and nothing else of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ToolchainInputs {
+    /// The folders of `PATH`, absolute ones only.
+    pub path: Vec<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// `RUSTUP_HOME`, else `~/.rustup`.
+    pub rustup_home: Option<PathBuf>,
+    /// `CARGO_HOME`, else `~/.cargo`.
+    pub cargo_home: Option<PathBuf>,
+    variables: BTreeMap<&'static str, OsString>,
+}
+
+impl ToolchainInputs {
+    fn of(env: &Env) -> Self {
+        let home = home(env);
+        let in_home = |variable, folder: &str| {
+            env.os(variable).map(PathBuf::from).or_else(|| home.as_ref().map(|home| home.join(folder)))
+        };
+        let known = TOOLCHAIN_VARIABLES.iter();
+        Self {
+            path: env
+                .os(env::PATH)
+                .map(|path| std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect())
+                .unwrap_or_default(),
+            rustup_home: in_home(env::RUSTUP_HOME, ".rustup"),
+            cargo_home: in_home(env::CARGO_HOME, ".cargo"),
+            variables: known.filter_map(|variable| Some((variable.name, env.os(*variable)?.clone()))).collect(),
+            home,
+        }
+    }
+
+    /// One of the variables that say where a toolchain is, as `sandbox` asks for them.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<OsString> {
+        self.variables.get(name).cloned()
+    }
+}
+
+/// The settings file, as found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where it is or would be.
+    pub path: PathBuf,
+    /// Whether it is there.
+    pub exists: bool,
+    /// Whether it holds a key or a token and others may read it.
+    pub exposed: bool,
+}
+
+/// What the terminal's user wants of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputWishes {
+    /// Whether `NO_COLOR` or `TERM=dumb` forbids colour.
+    pub no_color: bool,
+    /// `COLUMNS`.
+    pub columns: Option<u16>,
+}
+
+/// Settings as meant.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The data folder, absolute.
+    pub data_dir: PathBuf,
+    /// The settings file.
+    pub config_file: ConfigFile,
+    /// The model for tasks that name none, as `provider/model`.
+    pub model: Option<String>,
+    /// The providers that are configured, whether usable or not.
+    pub providers: Vec<ProviderSettings>,
+    /// Where to listen by TCP.
+    pub listen: Option<SocketAddr>,
+    /// The bearer token for TCP.
+    pub token: Option<Secret>,
+    /// Budget of tasks whose contract says nothing of it.
+    pub budget: Budget,
+    /// The local user's name: the principal of whoever calls over the unix socket.
+    pub user: String,
+    /// Where toolchains are looked for.
+    pub toolchain: ToolchainInputs,
+    /// The server's tracing filter.
+    pub log_filter: String,
+    /// Colour and width.
+    pub output: OutputWishes,
+}
+
+/// What is wrong with the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file can't be read.
+    #[error("the settings file {path} can't be read: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file's text is wrong.
+    #[error("{path}, line {line}: {why}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What.
+        why: String,
+    },
+    /// A variable or flag is wrong.
+    #[error("{name} is wrong: {why}")]
+    Value {
+        /// Which.
+        name: String,
+        /// What.
+        why: String,
+    },
+    /// There is no place for the data.
+    #[error("there is no home folder, so the data folder must be named: give --data-dir or set CHARGEHAND_DATA_DIR")]
+    NoHome,
+    /// The socket's path would be too long.
+    #[error("the data folder's path is too long for a unix socket ({bytes} bytes with /chargehand.sock, at most {MAX_SOCKET_PATH_BYTES}): choose a shorter one with --data-dir")]
+    LongPath {
+        /// How long.
+        bytes: usize,
+    },
+}
+
+impl Settings {
+    /// Reads environment and file, and makes them mean something.
+    ///
+    /// # Errors
+    /// [`SettingsError`], in words for the user.
+    pub fn load(flags: &Flags) -> Result<Self, SettingsError> {
+        let env = Env::of_process();
+        let (path, asked_for) = config_path(flags, &env)?;
+        let (file, config_file) = read_file(path, asked_for)?;
+        Self::mean(flags, &env, file, config_file)
+    }
+
+    /// As written → as meant. Reads nothing but the list of users.
+    ///
+    /// # Errors
+    /// [`SettingsError`], in words for the user.
+    pub fn mean(flags: &Flags, env: &Env, file: File, config_file: ConfigFile) -> Result<Self, SettingsError> {
+        let data_dir = match flags.data_dir.clone().or_else(|| env.os(env::DATA_DIR).map(PathBuf::from)).or(file.data_dir) {
+            Some(dir) => dir,
+            None => xdg(env, env::XDG_DATA_HOME, ".local/share").ok_or(SettingsError::NoHome)?,
+        };
+        let data_dir = std::path::absolute(&data_dir)
+            .map_err(|error| SettingsError::Value { name: "the data folder".to_owned(), why: error.to_string() })?;
+        let bytes = data_dir.join("chargehand.sock").as_os_str().as_bytes().len();
+        if bytes > MAX_SOCKET_PATH_BYTES {
+            return Err(SettingsError::LongPath { bytes });
+        }
+        let listen = match (flags.listen, env.text(env::LISTEN)) {
+            (Some(address), _) => Some(address),
+            (None, Some(text)) => Some(text.parse().map_err(|_| SettingsError::Value {
+                name: env::LISTEN.name.to_owned(),
+                why: format!("`{text}` is not an address with a port; write for example 127.0.0.1:7878"),
+            })?),
+            (None, None) => file.listen,
+        };
+        let providers = providers(env, file.providers);
+        let model = env.text(env::MODEL).or(file.model).or_else(|| default_model(&providers));
+        Ok(Self {
+            data_dir,
+            config_file,
+            model,
+            providers,
+            listen,
+            token: env.text(env::TOKEN).map(|token| Secret::new(&token)).or(file.token),
+            budget: budget(&file.budget)?,
+            user: user_name(env),
+            toolchain: ToolchainInputs::of(env),
+            log_filter: env.text(env::LOG).unwrap_or_else(|| "info".to_owned()),
+            output: OutputWishes {
+                no_color: env.os(env::NO_COLOR).is_some() || env.text(env::TERM).as_deref() == Some("dumb"),
+                columns: env.text(env::COLUMNS).and_then(|columns| columns.parse().ok()),
+            },
+        })
+    }
+
+    /// The unix socket of the local command line.
+    #[must_use]
+    pub fn socket_path(&self) -> PathBuf {
+        self.data_dir.join("chargehand.sock")
+    }
+
+    /// Where a server in the background writes its log.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.data_dir.join("server.log")
+    }
+}
+
+fn home(env: &Env) -> Option<PathBuf> {
+    env.os(env::HOME).map(PathBuf::from).filter(|home| home.is_absolute())
+}
+
+/// A folder of the XDG kind; relative ones are ignored, as its specification says.
+fn xdg(env: &Env, variable: env::Variable, under_home: &str) -> Option<PathBuf> {
+    env.os(variable)
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute())
+        .or_else(|| home(env).map(|home| home.join(under_home)))
+        .map(|folder| folder.join("chargehand"))
+}
+
+/// The settings file's path, and whether the user named it, so that it must be there.
+fn config_path(flags: &Flags, env: &Env) -> Result<(PathBuf, bool), SettingsError> {
+    if let Some(path) = flags.config.clone().or_else(|| env.os(env::CONFIG).map(PathBuf::from)) {
+        return Ok((path, true));
+    }
+    match xdg(env, env::XDG_CONFIG_HOME, ".config") {
+        Some(folder) => Ok((folder.join("config.toml"), false)),
+        None if flags.data_dir.is_some() || env.os(env::DATA_DIR).is_some() => Ok((PathBuf::from("/etc/chargehand/config.toml"), false)),
+        None => Err(SettingsError::NoHome),
+    }
+}
+
+fn read_file(path: PathBuf, asked_for: bool) -> Result<(File, ConfigFile), SettingsError> {
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let file = file::parse(&path, &text)?;
+            let others_read = std::fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o077 != 0);
+            let exposed = others_read && file.holds_secret();
+            Ok((file, ConfigFile { path, exists: true, exposed }))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !asked_for => {
+            Ok((File::default(), ConfigFile { path, exists: false, exposed: false }))
+        }
+        Err(source) => Err(SettingsError::Read { path, source }),
+    }
+}
+
+/// The two providers that the environment may configure, and those of the file.
+fn providers(env: &Env, mut file: BTreeMap<String, ProviderFile>) -> Vec<ProviderSettings> {
+    let known = [
+        ("anthropic", ProviderKind::Anthropic, env::ANTHROPIC_API_KEY, env::ANTHROPIC_BASE_URL),
+        ("openai", ProviderKind::Chat, env::OPENAI_API_KEY, env::OPENAI_BASE_URL),
+    ];
+    let mut providers = Vec::new();
+    for (name, kind, key, url) in known {
+        let url = env.text(url);
+        let key = env.text(key).map(|text| (Secret::new(&text), KeySource::Env(key.name.to_owned())));
+        match file.remove(name) {
+            Some(written) => providers.push(provider(env, name.to_owned(), written, (key, url))),
+            None if key.is_some() || url.is_some() => {
+                let written = ProviderFile { kind, base_url: None, api_key: None, api_key_env: None, prices: BTreeMap::new(), free: false };
+                providers.push(provider(env, name.to_owned(), written, (key, url)));
+            }
+            None => {}
+        }
+    }
+    providers.extend(file.into_iter().map(|(name, written)| provider(env, name, written, (None, None))));
+    providers
+}
+
+/// One provider; `from_env` is what the environment says about this name.
+fn provider(
+    env: &Env,
+    name: String,
+    written: ProviderFile,
+    from_env: (Option<(Secret, KeySource)>, Option<String>),
+) -> ProviderSettings {
+    let (env_key, env_url) = from_env;
+    let (key, key_source) = match (env_key, written.api_key_env, written.api_key) {
+        (Some((key, source)), _, _) => (Some(key), source),
+        (None, Some(variable), _) => match env.named(&variable) {
+            Some(text) => (Some(Secret::new(&text)), KeySource::Env(variable)),
+            None => (None, KeySource::EnvUnset(variable)),
+        },
+        (None, None, Some(key)) => (Some(Secret::new(key.expose())), KeySource::File),
+        (None, None, None) => (None, KeySource::None),
+    };
+    let base_url = env_url.or(written.base_url).unwrap_or_else(|| written.kind.default_base_url().to_owned());
+    ProviderSettings { name, kind: written.kind, base_url, key, key_source, prices: written.prices, free: written.free }
+}
+
+/// The model of the first provider whose public address is used with a key.
+fn default_model(providers: &[ProviderSettings]) -> Option<String> {
+    providers
+        .iter()
+        .filter(|provider| provider.key.is_some() && provider.base_url == provider.kind.default_base_url())
+        .find_map(|provider| match provider.name.as_str() {
+            "anthropic" => Some(DEFAULT_ANTHROPIC_MODEL.to_owned()),
+            "openai" => Some(DEFAULT_OPENAI_MODEL.to_owned()),
+            _ => None,
+        })
+}
+
+/// Dollars as whole micro-dollars.
+///
+/// # Errors
+/// A sentence, if that is not an amount from 0 to a million.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
+pub fn micro_usd(dollars: f64) -> Result<u64, String> {
+    if (0.0..=1_000_000.0).contains(&dollars) {
+        Ok((dollars * 1e6).round() as u64)
+    } else {
+        Err(format!("{dollars} is not an amount of dollars from 0 to 1000000"))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
+fn budget(written: &BudgetFile) -> Result<Budget, SettingsError> {
+    let wrong = |name: &str, why: String| SettingsError::Value { name: format!("budget.{name} of the settings file"), why };
+    let mut budget = Budget::default();
+    if let Some(usd) = written.usd {
+        budget.money_micro_usd = Some(micro_usd(usd).map_err(|why| wrong("usd", why))?);
+    }
+    if let Some(tokens) = written.tokens {
+        budget.tokens = Some(tokens);
+    }
+    if let Some(turns) = written.turns {
+        if turns == 0 {
+            return Err(wrong("turns", "a task needs at least one".to_owned()));
+        }
+        budget.turns = turns;
+    }
+    if let Some(hours) = written.hours {
+        if !(0.001..=10_000.0).contains(&hours) {
+            return Err(wrong("hours", format!("{hours} is not from 0.001 to 10000")));
+        }
+        budget.wall_ms = (hours * 3_600_000.0).round() as u64;
+    }
+    Ok(budget)
+}
+
+/// The name that belongs to the user id, else the one in the environment, else the number.
+fn user_name(env: &Env) -> String {
+    let uid = rustix::process::getuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    user_of(&users, uid)
+        .or_else(|| env.text(env::USER))
+        .or_else(|| env.text(env::LOGNAME))
+        .unwrap_or_else(|| format!("uid-{uid}"))
+}
+
+fn user_of(users: &str, uid: u32) -> Option<String> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let id = fields.nth(1)?;
+        (id == uid.to_string() && !name.is_empty()).then(|| name.to_owned())
+    })
+}
+
+/// Makes the data folder, readable by its owner alone.
+///
+/// # Errors
+/// What the system said.
+pub fn make_private_dir(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests;

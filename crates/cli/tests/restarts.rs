@@ -1,0 +1,126 @@
+//! The server is killed or stopped in the middle of things: the list tells the truth, work goes on.
+
+mod product;
+
+use product::{GATE, Product, on, project_with_main_free, question, repo_arg};
+use serde_json::json;
+
+#[test]
+fn a_server_killed_while_the_model_talks_goes_on_where_it_was() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let long = "word ".repeat(400);
+    let model = product.cassette(
+        "slow",
+        &json!([
+            { "text": "first", "calls": [{ "name": "write", "input": { "path": "answer.txt", "content": "42\n" } }] },
+            { "text": long, "calls": [{ "name": "shell", "input": { "command": "cat answer.txt" } }], "delay_ms": 5 },
+            { "text": "Done." }
+        ]),
+    );
+    let id = product.delegate(&["make the answer right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    product.until(&id, "began its second turn", |task| {
+        task["attempt"]["turns"] == 1
+            && task["open_effects"].as_object().is_some_and(|open| open.values().any(|e| e["effect"]["kind"] == "call_model"))
+    });
+    product.kill_server();
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    assert_eq!(task["attempt"]["number"], 1, "the same attempt went on, with its files");
+    let answers = product.events(&id).iter().filter(|e| e["event"]["result"]["kind"] == "model_answered").count();
+    assert_eq!(answers, 3, "no answer counts twice");
+}
+
+#[test]
+fn a_tool_that_runs_when_the_server_is_killed_is_not_run_twice_and_the_model_is_told() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette(
+        "tool",
+        &json!([
+            { "text": "slowly", "calls": [{ "name": "shell", "input": { "command": "echo once >> ran.txt; sleep 3; echo 42 > answer.txt" } }] },
+            { "text": "again", "calls": [{ "name": "write", "input": { "path": "answer.txt", "content": "42\n" } }] },
+            { "text": "Done." }
+        ]),
+    );
+    let id = product.delegate(&["make the answer right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    product.until(&id, "ran its tool", |task| {
+        task["open_effects"].as_object().is_some_and(|open| open.values().any(|e| e["effect"]["kind"] == "run_tool"))
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    product.kill_server();
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    let branch = task["change"]["branch"].as_str().unwrap();
+    assert_eq!(on(&repo, branch, "ran.txt"), "once");
+    let told = product.events(&id).iter().any(|e| {
+        e["event"]["result"]["text"].as_str().is_some_and(|text| text.contains("not known whether it took effect"))
+    });
+    assert!(told);
+}
+
+#[test]
+fn a_server_killed_while_a_gate_runs_proves_the_commit_in_a_new_box() {
+    let product = Product::new();
+    let repo = project_with_main_free(&[
+        (".chargehand/config.toml", GATE),
+        ("check.sh", "test ! -e used || exit 7; touch used; sleep 2; test \"$(cat answer.txt)\" = 42\n"),
+        ("answer.txt", "41\n"),
+    ]);
+    let id = product.delegate(&["fix", &repo_arg(&repo), "--base=main", "--", "sh", "-c", "echo 42 > answer.txt"]);
+    product.until(&id, "ran its gate", |task| {
+        task["open_effects"].as_object().is_some_and(|open| open.values().any(|e| e["effect"]["kind"] == "run_gate"))
+    });
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    product.kill_server();
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    assert_eq!(task["evidence"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_program_that_ran_when_the_server_was_killed_starts_over_on_a_fresh_tree() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let program = "test ! -e started || exit 9; touch started; sleep 2; rm started; echo 42 > answer.txt";
+    let id = product.delegate(&["fix", &repo_arg(&repo), "--base=main", "--", "sh", "-c", program]);
+    product.until(&id, "ran its program", |task| {
+        task["open_effects"].as_object().is_some_and(|open| open.values().any(|e| e["effect"]["kind"] == "run_command"))
+    });
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    product.kill_server();
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    assert_eq!(task["attempt"]["number"], 2);
+}
+
+#[test]
+fn a_server_that_is_stopped_while_it_works_goes_on_when_it_is_next_needed() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette(
+        "stop",
+        &json!([
+            { "text": "a", "calls": [{ "name": "shell", "input": { "command": "echo 42 > answer.txt; sleep 1" } }] },
+            { "text": "Done.", "delay_ms": 300 }
+        ]),
+    );
+    let id = product.delegate(&["fix", &repo_arg(&repo), "--base=main", "--model", &model]);
+    product.until(&id, "answered once", |task| task["attempt"]["turns"] == 1);
+    product.ok(&["stop"]);
+    let listed = product.ok(&["list"]);
+    assert_eq!(listed["tasks"][0]["id"], json!(id), "{listed:#}");
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    assert_eq!(on(&repo, task["change"]["branch"].as_str().unwrap(), "answer.txt"), "42");
+}
+
+#[test]
+fn a_task_that_waits_for_review_still_waits_after_a_kill_and_can_be_landed() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let id = product.delegate(&["fix", &repo_arg(&repo), "--base=main", "--", "sh", "-c", "echo 42 > answer.txt"]);
+    let before = product.settled(&id);
+    product.kill_server();
+    assert_eq!(product.show(&id), before, "replay gives the same task");
+    product.ok(&["approve", &id]);
+    product.kill_server();
+    product.ok(&["land", &id]);
+    product.until(&id, "landed", |task| task["state"] == "completed");
+    assert_eq!(on(&repo, "main", "answer.txt"), "42");
+}
