@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ pub struct BuiltIn {
     locks: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Hubs that this process has opened.
     seen: Mutex<HashSet<Digest>>,
+    /// Quarantine rooms used so far.
+    rooms: AtomicU64,
 }
 
 impl BuiltIn {
@@ -102,13 +105,18 @@ impl BuiltIn {
         hub::remove_dir(&dirs.quarantine).await?;
         let dir = dirs.quarantine.clone();
         blocking(move || private_dir(&dir)).await.map_err(Fault::io("making", &dirs.quarantine))?;
-        Ok(Self { git, dirs, version, locks: Mutex::default(), seen: Mutex::default() })
+        Ok(Self { git, dirs, version, locks: Mutex::default(), seen: Mutex::default(), rooms: AtomicU64::new(0) })
     }
 
     /// The version of the git program: major and minor.
     #[must_use]
     pub const fn git_version(&self) -> (u32, u32) {
         self.version
+    }
+
+    /// The name of a quarantine room that nobody uses.
+    pub(crate) fn next_room(&self) -> String {
+        self.rooms.fetch_add(1, Ordering::Relaxed).to_string()
     }
 
     /// The lock of a project's hub.

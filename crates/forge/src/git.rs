@@ -8,12 +8,11 @@
 //! | [`Git::fresh`] | a work tree that the host is just making and nobody else has yet | ours alone |
 //! | [`Git::read_origin`] | the person's own repository, read only | its own, with everything that runs a program overridden |
 //! | [`Git::nowhere`] | none | ours alone |
-//! | [`Git::person`] | the person's own work tree, when they asked for it to move along | the person's, hooks aside |
+//! | [`Git::person`] | the person's own work tree, when they asked for it to move along | the person's, hooks and monitor aside |
 //!
 //! Fetches and pushes start in the hub; at their far end `git upload-pack` or `git receive-pack`
-//! runs in the origin with the origin's own settings. Upload-pack runs nothing from there.
-//! Receive-pack runs the origin's receive hooks: they are its owner's rules for pushes, and hold
-//! for us as for everybody.
+//! runs in the origin with the origin's own settings. Upload-pack runs nothing from there; for
+//! receive-pack see `push`.
 //!
 //! Absent: any call in a tree that an agent could have written. There is no constructor for one.
 
@@ -381,6 +380,7 @@ impl Call<'_> {
             Seen::OursAlone => HARDENING.iter().for_each(|(key, value)| set(key, value)),
             Seen::Persons => {
                 set("core.hooksPath", "/dev/null");
+                set("core.fsmonitor", "false");
                 set("submodule.recurse", "false");
                 set("gc.auto", "0");
             }

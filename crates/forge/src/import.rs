@@ -11,14 +11,14 @@
 //! what the change means; oddities are notes, for policy and people.
 
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use domain::id::{CommitSha, TaskId};
 use serde::Serialize;
 
 use crate::builtin::BuiltIn;
 use crate::error::{Fault, ImportError, Refusal};
-use crate::hub::{Project, blocking, remove_dir};
+use crate::hub::{Project, blocking};
 use crate::quarantine::Quarantine;
 use crate::tree::RepoPath;
 
@@ -138,20 +138,13 @@ impl BuiltIn {
         if !self.has_commit(project, import.base).await? {
             return Err(Fault::NoSuchCommit { commit: import.base.clone() }.into());
         }
-        let name = format!("{}-{}", project.key().as_str().get(..16).unwrap_or_default(), import.task);
-        let lock = self.lock(project);
-        let _held = lock.lock().await;
-        let room = self.dirs.quarantine.join(name);
-        let outcome = self.inspect(project, import, &room).await;
-        let cleared = remove_dir(&room).await;
-        let imported = outcome?;
-        cleared?;
-        Ok(imported)
+        let room = self.dirs.quarantine.join(self.next_room());
+        let _cleared = Cleared(room.clone());
+        tokio::fs::create_dir_all(&room).await.map_err(Fault::io("making", &room))?;
+        self.inspect(project, import, &room).await
     }
 
     async fn inspect(&self, project: &Project, import: &Import<'_>, room: &Path) -> Result<Imported, ImportError> {
-        remove_dir(room).await?;
-        tokio::fs::create_dir_all(room).await.map_err(Fault::io("making", room))?;
         let bundle = room.join("bundle");
         copy_in(import.bundle, &bundle, import.limits.bundle_bytes).await?;
         let quarantine = Quarantine::make(self, project, import, room.join("repo.git")).await?;
@@ -159,8 +152,20 @@ impl BuiltIn {
         let commits = quarantine.check_history(&head).await?;
         quarantine.check_objects(&head, &bundle).await?;
         let (changed_paths, notes) = quarantine.check_paths(&head).await?;
+        let lock = self.lock(project);
+        let _held = lock.lock().await;
         quarantine.release(&head).await?;
         Ok(Imported { head, commits, changed_paths, notes })
+    }
+}
+
+/// A folder that goes when this is dropped, also when a call is given up half way.
+struct Cleared(PathBuf);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        // What can't be removed now goes when the next process starts.
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

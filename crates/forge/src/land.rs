@@ -131,7 +131,9 @@ impl BuiltIn {
         }
         let (commit, branch) = (permit.commit(), permit.branch());
         let refused = |reason: String| LandError::WorktreeRefused { path: tree.to_owned(), reason };
+        // The objects stay where they were brought; the ref goes before the tree changes.
         self.bring(project, permit.task(), commit).await?;
+        self.take_back(project, permit.task(), commit).await?;
         let head = self.git.read_origin(tree).args(["symbolic-ref", "--quiet", "HEAD"]).run().await;
         let outcome = if head.map_err(Fault::git(doing))?.text() == format!("refs/heads/{branch}") {
             let merge = ["merge", "--quiet", "--ff-only", "--no-autostash", "--no-stat", commit.as_str()];
@@ -140,7 +142,6 @@ impl BuiltIn {
         } else {
             Err(refused(format!("`{branch}` is no longer checked out there")))
         };
-        self.take_back(project, permit.task(), commit).await?;
         outcome?;
         match self.fetch_branch(project, branch).await? {
             Some(now) if self.is_ancestor(&self.hub_of(project), commit, &now).await? => Ok(()),

@@ -16,8 +16,8 @@
 //! - Nothing is forced: a branch of the origin moves only from where it was expected to be.
 //! - The person's work tree changes only when they asked for it, and only if it has no uncommitted
 //!   changes. No other call writes to it.
-//! - Reads of the origin run none of its hooks, filters or monitors. Pushes run its receive hooks:
-//!   they are its owner's rules.
+//! - Reads of the origin run none of its hooks, filters or monitors. Pushes run the receive hooks of
+//!   a bare origin, which are its owner's rules, and none of an origin with a work tree.
 //! - Every call may be repeated after a crash and finds what the first one did.
 //!
 //! Absent: forges with accounts (pull requests, checks, comments), and any clock: the few dates

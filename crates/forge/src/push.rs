@@ -1,9 +1,13 @@
 //! Pushing one ref from the hub to the origin, with the origin's word on it sorted.
 //!
 //! Every push names what the ref must be at the far end (`--force-with-lease`), so that nobody's
-//! work is overwritten and a repeated push is harmless. At a local origin, `git receive-pack` runs
-//! with the origin's own settings and hooks: they are its owner's rules. Absent: any decision
-//! about what may be pushed.
+//! work is overwritten and a repeated push is harmless.
+//!
+//! At the far end `git receive-pack` runs with the origin's own settings. The receive hooks of a
+//! bare origin run too: they are its owner's rules for pushes. Those of a local origin with a work
+//! tree don't: there, hook folders and scripts often live in the tree, so that they would be
+//! content that an agent wrote and that landed earlier. Absent: any decision about what may be
+//! pushed.
 
 use std::path::{Path, PathBuf};
 
@@ -50,7 +54,11 @@ impl BuiltIn {
         let to = push.to.map_or("", CommitSha::as_str);
         let call = self.git.hub(&self.hub_of(project));
         let call = call.args(["push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no"]);
-        let call = call.arg(format!("--force-with-lease={}:{from}", push.name)).arg("--end-of-options");
+        let mut call = call.arg(format!("--force-with-lease={}:{from}", push.name));
+        if matches!(project.place(), Place::Local { tree: Some(_), .. }) {
+            call = call.arg("--receive-pack=git -c core.hooksPath=/dev/null receive-pack");
+        }
+        let call = call.arg("--end-of-options");
         let call = call.arg(project.origin_text()).arg(format!("{to}:{}", push.name));
         let answer = call.towards_origin(origin.secret()).run().await.map_err(Fault::git(doing))?;
         if answer.code == 0 {

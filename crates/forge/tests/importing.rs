@@ -330,6 +330,16 @@ async fn a_bundle_cannot_name_refs_of_the_hub() {
 }
 
 #[tokio::test]
+async fn a_bundle_that_leaves_files_out_is_refused() {
+    let scene = scene().await;
+    scene.tree.file("a", "1\n").commit("work");
+    let dest = scene.rig.scratch.path().join("filtered.bundle");
+    scene.tree.bundle(&dest, &["--filter=blob:none", &format!("{}..HEAD", scene.base.sha), "HEAD"]);
+    let refusal = scene.refusal(&dest).await;
+    assert!(matches!(refusal, Refusal::Invalid { .. }), "{refusal}");
+}
+
+#[tokio::test]
 async fn a_tag_for_a_head_is_refused() {
     let scene = scene().await;
     scene.tree.file("a", "1\n").commit("work");

@@ -245,17 +245,18 @@ async fn a_linked_work_tree_counts_like_the_main_one() {
 }
 
 #[tokio::test]
-async fn hooks_in_the_arriving_tree_do_not_run_when_a_work_tree_moves_along() {
+async fn hooks_that_arrive_with_a_change_do_not_run_on_the_host() {
     let repo = Repo::with_commit();
     let probe = Probe::new();
     let script = format!("#!/bin/sh\nexec {}\n", probe.program("in-tree-hook").display());
-    repo.git(&["config", "core.hooksPath", ".husky"]);
+    let folder = repo.path().join(".husky");
+    repo.git(&["config", "core.hooksPath", folder.to_str().unwrap()]);
     let scene = {
         let rig = rig().await;
         let project = rig.open(&repo).await;
         let base = rig.forge.resolve_base(&project, None).await.unwrap();
         let tree = rig.checkout(&project, &base.sha, "tree").await;
-        for hook in ["post-merge", "post-checkout", "post-index-change", "reference-transaction"] {
+        for hook in ["post-merge", "post-checkout", "post-index-change", "reference-transaction", "post-receive"] {
             tree.script(format!(".husky/{hook}"), &script);
         }
         tree.file("new.txt", "new\n").commit("with hooks");
@@ -264,9 +265,11 @@ async fn hooks_in_the_arriving_tree_do_not_run_when_a_work_tree_moves_along() {
     };
     scene.rig.land_with_tree(&scene.project, &scene.permit()).await.unwrap();
     assert_eq!(scene.repo.read("new.txt"), "new\n");
-    // Removing our own ref is a push like any other, and the person's hook folder is now the tree.
-    let ran: Vec<String> = probe.ran().into_iter().filter(|name| name != "in-tree-hook").collect();
-    assert_eq!(ran, Vec::<String>::new());
+    // Nor when the next change is shown, with those hooks now in the tree.
+    let next = scene.rig.work(&scene.project, &task(2), &scene.head, ("next.txt", "next\n")).await;
+    scene.rig.forge.publish(&scene.project, &task(2), &next).await.unwrap();
+    assert_eq!(probe.ran(), Vec::<String>::new());
+    assert!(std::fs::exists(folder.join("post-receive")).unwrap(), "the hooks are there to be run");
 }
 
 #[tokio::test]

@@ -274,3 +274,18 @@ async fn a_missing_or_old_git_says_what_to_do() {
     let error = forge::BuiltIn::new(config).await.unwrap_err();
     assert!(error.to_string().contains("git version 2.30.2"), "{error}");
 }
+
+#[tokio::test]
+async fn a_repository_of_another_user_is_refused_with_the_ways_out() {
+    let rig = rig().await;
+    let repo = Repo::with_commit();
+    let chowned = [repo.path().to_owned(), repo.path().join(".git")]
+        .iter()
+        .all(|path| std::os::unix::fs::chown(path, Some(12_345), None).is_ok());
+    if !chowned {
+        let name = "a_repository_of_another_user_is_refused_with_the_ways_out";
+        return testkit::not_run(name, "only root can give a folder to another user");
+    }
+    let error = rig.forge.open(&origin(repo.path())).await.unwrap_err();
+    assert!(matches!(error, OpenError::ForeignOwner { .. }) && error.to_string().contains("chown"), "{error}");
+}
