@@ -81,6 +81,8 @@ pub struct Conversation {
     pub end: Option<AgentEnd>,
     /// A person was asked and has not answered.
     pub asking: bool,
+    /// How many of `messages` a call has carried.
+    sent: usize,
     first: String,
     open: BTreeMap<EffectId, Effect>,
 }
@@ -112,6 +114,7 @@ impl Conversation {
             spent: Spent::default(),
             end: None,
             asking: false,
+            sent: 0,
             first,
             open: BTreeMap::new(),
         }
@@ -236,24 +239,27 @@ impl Conversation {
     #[must_use]
     pub fn next_messages(&self) -> Vec<Message> {
         let mut copy = self.messages.clone();
-        push_texts(&mut copy, &self.unsent);
+        push_texts(&mut copy, self.sent, &self.unsent);
         copy
     }
 
     fn send_texts(&mut self) {
         let texts = std::mem::take(&mut self.unsent);
-        push_texts(&mut self.messages, &texts);
+        push_texts(&mut self.messages, self.sent, &texts);
+        self.sent = self.messages.len();
     }
 }
 
-/// Texts go into the user message that is about to be sent, or into a new one after an answer.
-fn push_texts(messages: &mut Vec<Message>, texts: &[String]) {
+/// Texts go into the user message that is about to be sent. One that was sent already, also in a
+/// call that failed, stays as it is: the provider may have cached it.
+fn push_texts(messages: &mut Vec<Message>, sent: usize, texts: &[String]) {
     if texts.is_empty() {
         return;
     }
     let parts = texts.iter().map(|text| UserPart::Text { text: text.clone() });
+    let is_new = messages.len() > sent;
     match messages.last_mut() {
-        Some(Message::User { parts: existing }) => existing.extend(parts),
+        Some(Message::User { parts: existing }) if is_new => existing.extend(parts),
         _ => messages.push(Message::User { parts: parts.collect() }),
     }
 }

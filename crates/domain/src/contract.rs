@@ -233,7 +233,9 @@ impl Default for Contract {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContractError {
     /// The document is of another major version, or of none.
-    #[error("contract version `{given}` is not spoken here: this server speaks `{CONTRACT_VERSION}`; set `contract` to that or leave it out")]
+    #[error(
+        "contract version `{given}` is not spoken here: this server speaks `{CONTRACT_VERSION}`; set `contract` to that or leave it out"
+    )]
     Version {
         /// What the document says.
         given: String,
@@ -307,10 +309,7 @@ impl Contract {
             );
         }
         if self.budget.turns == 0 || self.budget.wall_ms == 0 {
-            return Err(ContractError::Invalid {
-                field: "budget",
-                why: "turns and wall_ms must be at least 1".into(),
-            });
+            return Err(ContractError::Invalid { field: "budget", why: "turns and wall_ms must be at least 1".into() });
         }
         let mut names: Vec<&str> = Vec::new();
         for gate in &self.gates {

@@ -48,7 +48,10 @@ impl GateSpec {
             return Err(format!("gate name `{}` must be 1 to 64 of letters, digits, `-`, `_`, `.`, `:`", self.name));
         }
         if self.command.first().is_none_or(String::is_empty) {
-            return Err(format!("gate `{}` has no command; write for example command = [\"cargo\", \"test\"]", self.name));
+            return Err(format!(
+                "gate `{}` has no command; write for example command = [\"cargo\", \"test\"]",
+                self.name
+            ));
         }
         if self.time_limit_ms == 0 {
             return Err(format!("gate `{}` has a time limit of 0 ms", self.name));

@@ -12,9 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::effect::{Effect, EffectResult, FailureClass};
 use crate::event::{Envelope, Event, MessageSource};
 use crate::id::EffectId;
-use crate::task::{
-    AgentEnd, Approval, Attempt, Change, Failures, LandRequest, OpenEffect, Task, TaskSpec, TaskState,
-};
+use crate::task::{AgentEnd, Approval, Attempt, Change, Failures, LandRequest, OpenEffect, Task, TaskSpec, TaskState};
 
 /// Least delay before a failed effect is tried again; doubles with each failure.
 pub const RETRY_BASE_MS: i64 = 500;
@@ -130,12 +128,7 @@ pub fn apply(task: &mut Task, envelope: &Envelope) -> Result<(), Illegal> {
 /// Whether the event may follow. Everything that can be refused is refused here, before any change.
 fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
     let no = |why| {
-        Err(Illegal::Transition {
-            seq: envelope.seq,
-            event: envelope.event.name(),
-            state: task.state.name(),
-            why,
-        })
+        Err(Illegal::Transition { seq: envelope.seq, event: envelope.event.name(), state: task.state.name(), why })
     };
     if task.state.is_terminal() {
         let cleanup = match &envelope.event {
@@ -148,7 +141,9 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
     }
     match &envelope.event {
         Event::TaskSubmitted { .. } => Err(Illegal::Beginning { seq: envelope.seq, event: "task_submitted" }),
-        Event::Noted { .. } | Event::Denied { .. } | Event::CancelRequested { .. } | Event::GatesChosen { .. } => Ok(()),
+        Event::Noted { .. } | Event::Denied { .. } | Event::CancelRequested { .. } | Event::GatesChosen { .. } => {
+            Ok(())
+        }
         Event::AttemptStarted { attempt } => {
             let next = task.attempt.as_ref().map_or(1, |a| a.number + 1);
             if *attempt == next { Ok(()) } else { no("attempts are numbered without gaps") }
@@ -166,7 +161,11 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
             _ => no("the agent of that attempt is not at work"),
         },
         Event::MessageAdded { .. } => {
-            if task.attempt.is_some() || task.state == TaskState::Submitted { Ok(()) } else { no("nobody listens") }
+            if task.attempt.is_some() || task.state == TaskState::Submitted {
+                Ok(())
+            } else {
+                no("nobody listens")
+            }
         }
         Event::WaitStarted { .. } if task.state == TaskState::Working => Ok(()),
         Event::WaitStarted { .. } => no("only a working task can begin to wait"),
@@ -183,7 +182,11 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
             }
         }
         Event::Approved { head, .. } | Event::LandRequested { head, .. } => {
-            if task.change.as_ref().is_some_and(|c| &c.head == head) { Ok(()) } else { no("that is not the proposed change") }
+            if task.change.as_ref().is_some_and(|c| &c.head == head) {
+                Ok(())
+            } else {
+                no("that is not the proposed change")
+            }
         }
         Event::TaskEnded { state, .. } => {
             if !state.is_terminal() || !task.state.may_become(*state) {

@@ -181,9 +181,11 @@ fn after_attempt(task: &Task, attempt: &Attempt) -> Vec<Action> {
             }
             actions
         }
-        Some(AgentEnd::Lost { message }) => {
-            end(TaskState::Failed, OutcomeReason::Infra, format!("{MAX_ATTEMPTS} attempts were lost; the last: {message}"))
-        }
+        Some(AgentEnd::Lost { message }) => end(
+            TaskState::Failed,
+            OutcomeReason::Infra,
+            format!("{MAX_ATTEMPTS} attempts were lost; the last: {message}"),
+        ),
         Some(AgentEnd::Stopped { reason, message }) => end(TaskState::Failed, *reason, message.clone()),
         Some(AgentEnd::Finished { summary }) => match (&attempt.collected, &task.change) {
             (None, _) => {
@@ -261,6 +263,10 @@ fn review_reason(task: &Task, change: &Change, gates: usize) -> String {
         1 => "1 gate passed".to_owned(),
         n => format!("{n} gates passed"),
     };
-    let next = if task.is_approved() { "approved; `land` it" } else { "look at it, then `approve` and `land`, or `say` what to change, or `reject`" };
+    let next = if task.is_approved() {
+        "approved; `land` it"
+    } else {
+        "look at it, then `approve` and `land`, or `say` what to change, or `reject`"
+    };
     format!("change {} is ready: {proof}; {next}", change.head.short())
 }

@@ -21,7 +21,8 @@ struct Roll {
 }
 
 fn rolls() -> impl Strategy<Value = Vec<Roll>> {
-    let roll = (any::<u8>(), any::<u8>(), 0u16..2_000).prop_map(|(luck, person, seconds)| Roll { luck, person, seconds });
+    let roll =
+        (any::<u8>(), any::<u8>(), 0u16..2_000).prop_map(|(luck, person, seconds)| Roll { luck, person, seconds });
     proptest::collection::vec(roll, 1..60)
 }
 
@@ -73,14 +74,21 @@ fn step(story: &mut Story, action: Action, luck: u8) {
             let passed = story.task.evidence_for(&gate("test"), &commit).is_some_and(|e| e.passed);
             story.judged(passed);
         }
-        Action::GiveFeedback => story.happens(Event::MessageAdded { source: MessageSource::Gates, text: "failed".into() }),
+        Action::GiveFeedback => {
+            story.happens(Event::MessageAdded { source: MessageSource::Gates, text: "failed".into() })
+        }
         Action::Decide { .. } => story.decided(),
         Action::Land => {
             let change = story.task.change.clone().unwrap();
             let effect = if luck % 3 == 0 && change.onto == sha('a') {
                 Effect::MergeBase { commit: change.head, onto: sha('8') }
             } else {
-                Effect::Land { commit: change.commit, branch: "main".into(), expected_base: change.onto, update_worktree: false }
+                Effect::Land {
+                    commit: change.commit,
+                    branch: "main".into(),
+                    expected_base: change.onto,
+                    update_worktree: false,
+                }
             };
             let result = result(story, &effect, luck);
             story.does(effect, result);

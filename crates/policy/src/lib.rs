@@ -44,7 +44,11 @@ pub fn decide(facts: &ChangeFacts<'_>) -> Decision {
     let (tier, rule, reason) = if proved {
         (Tier::ByHuman, "cautious.by_human", "every change needs a person".to_owned())
     } else {
-        (Tier::Forbidden, "cautious.unproved", format!("required gates did not pass: {}", facts.judgement.failed.join(", ")))
+        (
+            Tier::Forbidden,
+            "cautious.unproved",
+            format!("required gates did not pass: {}", facts.judgement.failed.join(", ")),
+        )
     };
     Decision {
         tier,

@@ -10,9 +10,7 @@ use domain::fold::{apply, begin, effect_id};
 use domain::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
-use domain::task::{
-    AgentEnd, AgentSpec, Decision, Judgement, RepoSpec, Task, TaskSpec, Tier, Wait, WaitKind,
-};
+use domain::task::{AgentEnd, AgentSpec, Decision, Judgement, RepoSpec, Task, TaskSpec, Tier, Wait, WaitKind};
 use jiff::Timestamp;
 
 pub fn at(second: i64) -> Timestamp {
@@ -24,7 +22,13 @@ pub fn sha(c: char) -> CommitSha {
 }
 
 pub fn gate(name: &str) -> GateSpec {
-    GateSpec { name: name.into(), command: vec!["true".into()], required: true, time_limit_ms: 1000, source: "test".into() }
+    GateSpec {
+        name: name.into(),
+        command: vec!["true".into()],
+        required: true,
+        time_limit_ms: 1000,
+        source: "test".into(),
+    }
 }
 
 pub struct Story {
@@ -165,7 +169,9 @@ impl Story {
     pub fn judged(&mut self, passed: bool) {
         let commit = self.task.proposed().unwrap().clone();
         let failed = if passed { vec![] } else { vec!["test".to_owned()] };
-        self.happens(Event::GatesJudged { judgement: Judgement { commit, passed, failed, feedback: "test failed".into() } });
+        self.happens(Event::GatesJudged {
+            judgement: Judgement { commit, passed, failed, feedback: "test failed".into() },
+        });
     }
 
     pub fn decided(&mut self) {
@@ -235,7 +241,12 @@ impl Story {
         let Action::Perform(effect) = self.plans() else { panic!("{:?}", self.plans()) };
         self.does(
             effect,
-            EffectResult::Failed { class, source: FailureSource::Infra, message: "no luck".into(), retry_after_ms: None },
+            EffectResult::Failed {
+                class,
+                source: FailureSource::Infra,
+                message: "no luck".into(),
+                retry_after_ms: None,
+            },
         );
     }
 }
