@@ -153,7 +153,7 @@ impl Started {
             }
             if let Some(ending) = self.ending.as_mut() {
                 ending.looks_with_kill += 1;
-                if ending.looks_with_kill > LOOKS_BEFORE_BOX {
+                if ending.looks_with_kill.is_multiple_of(LOOKS_BEFORE_BOX) {
                     os::signal_box(libc::SIGKILL);
                 }
             }

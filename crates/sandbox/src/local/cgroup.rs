@@ -178,3 +178,37 @@ pub fn remove(folders: &[PathBuf]) -> bool {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_limits_become_the_files_of_each_version() {
+        let limits = Limits { memory_bytes: 1 << 30, pids: 100, cpu_millis: Some(1500), open_files: 1 };
+        let v2 = Cgroups::V2("/g".into()).groups("box", limits);
+        assert_eq!(v2.len(), 1);
+        let settings: Vec<_> = v2[0].settings.iter().map(|(file, value)| format!("{file}={value}")).collect();
+        let wanted = ["memory.max=1073741824", "memory.swap.max?=0", "pids.max=100", "cpu.max?=150000 100000"];
+        assert_eq!(settings, wanted);
+        let v1 = Cgroups::V1 { memory: Some("/m".into()), pids: None, cpu: Some("/c".into()) };
+        let folders: Vec<_> = v1.groups("box", limits).into_iter().map(|group| group.folder).collect();
+        assert_eq!(folders, [PathBuf::from("/m/box"), "/c/box".into()]);
+        assert!(Cgroups::None.groups("box", limits).is_empty());
+        assert!(Cgroups::None.problem().is_some_and(|problem| problem.fix.contains("Delegate=yes")));
+    }
+
+    #[test]
+    fn kills_are_counted_from_either_versions_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+        for (place, file, text) in [
+            (&one, "memory.events", "low 0\noom 5\noom_kill 2\noom_group_kill 0\n"),
+            (&two, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+        ] {
+            fs::create_dir(place).unwrap();
+            fs::write(place.join(file), text).unwrap();
+        }
+        assert_eq!(out_of_memory_kills(&[one, two]), 5);
+    }
+}

@@ -177,6 +177,26 @@ fn a_command_goes_on_when_its_asker_is_lost_and_its_result_waits() {
 }
 
 #[test]
+fn a_hundred_commands_at_once_each_get_their_own_output() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let mut all = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let sandbox = std::sync::Arc::clone(&sandbox);
+            all.spawn(async move {
+                let line = format!("i=0; while [ $i -lt 500 ]; do echo {n} {n} {n}; i=$((i+1)); done; exit {n}");
+                (n, run(&sandbox, ExecRequest::shell(format!("many-{n}"), line)).await.unwrap())
+            });
+        }
+        while let Some(done) = all.join_next().await {
+            let (n, ran) = done.unwrap();
+            assert_eq!(ran.outcome.ended, Ended::Exited { code: n });
+            assert_eq!(ran.text(), format!("{n} {n} {n}\n").repeat(500));
+        }
+    });
+}
+
+#[test]
 fn a_killed_command_says_so_to_whoever_follows_it() {
     in_world(async |world| {
         let sandbox = world.sandbox("a").await;

@@ -88,3 +88,59 @@ fn start_exec_and_snapshot_beside_a_bare_spawn() {
         println!("the hand at rest: {}", memory.join(", "));
     });
 }
+
+#[test]
+#[ignore = "a measurement: run it alone, on a quiet machine"]
+fn five_thousand_files_from_staging_to_the_first_git_status_and_a_hundred_forks() {
+    in_world(async |world| {
+        let key = domain::id::Digest::of(b"five thousand");
+        let staged = world.provider.stage(&key, "/workspace".as_ref()).await.unwrap();
+        for n in 0..5000 {
+            let folder = staged.content.join(format!("d{}", n / 50));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(format!("f{n}.txt")), format!("{n}\n").repeat(200)).unwrap();
+        }
+        for arguments in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "first"]] {
+            crate::work::git(&staged.content, arguments);
+        }
+        let begun = Instant::now();
+        let status = Command::new("git").args(["status", "--porcelain"]).current_dir(&staged.content).output().unwrap();
+        assert!(status.status.success());
+        println!("git status on the host, raw folder: {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+        let begun = Instant::now();
+        let snapshot = world.provider.prepare(&key, staged).await.unwrap();
+        println!("prepare 5,000 files: {:.1} ms", begun.elapsed().as_secs_f64() * 1000.0);
+        for name in ["one", "two", "three"] {
+            let sandbox = world.start(spec(name, &snapshot)).await.sandbox;
+            let mut times = Vec::new();
+            for round in ["first", "second"] {
+                let begun = Instant::now();
+                let ran = run(&sandbox, ExecRequest::new(round, ["git", "status", "--porcelain"])).await.unwrap();
+                assert!(ran.out.is_empty());
+                times.push(format!("{:.1}", begun.elapsed().as_secs_f64() * 1000.0));
+            }
+            println!("git status in box {name}, first and second: {} ms", times.join(", "));
+        }
+        let available = || -> u64 {
+            let text = std::fs::read_to_string("/proc/meminfo").unwrap();
+            let line = text.lines().find(|line| line.starts_with("MemAvailable")).unwrap();
+            line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        let before = available();
+        let begun = Instant::now();
+        let names: Vec<String> = (0..100).map(|n| format!("fork{n}")).collect();
+        let all = names.iter().map(|name| async {
+            let sandbox = world.start(spec(name, &snapshot)).await.sandbox;
+            run(&sandbox, ExecRequest::new("x", ["/bin/echo", "x"])).await.unwrap();
+        });
+        let mut all: Vec<_> = all.map(Box::pin).collect();
+        std::future::poll_fn(|context| {
+            use std::future::Future as _;
+            all.retain_mut(|one| one.as_mut().poll(context).is_pending());
+            if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+        println!("100 forks, all answered: {:.0} ms", begun.elapsed().as_secs_f64() * 1000.0);
+        println!("memory per box at rest: {:.2} MB", before.saturating_sub(available()) as f64 / 100.0 / 1024.0);
+    });
+}

@@ -9,7 +9,7 @@ use sandbox::{Ended, Provider};
 
 use crate::world::{in_world, in_world_with, not_run, spec};
 
-fn git(folder: &Path, arguments: &[&str]) {
+pub fn git(folder: &Path, arguments: &[&str]) {
     let output = Command::new("git")
         .args(["-c", "user.name=t", "-c", "user.email=t@t.invalid", "-c", "init.defaultBranch=main"])
         .args(arguments)
