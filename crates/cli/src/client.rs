@@ -191,12 +191,13 @@ async fn read<T: DeserializeOwned>(response: Response) -> Answer<T> {
     serde_json::from_slice(&body).map_err(|error| CallError::Unreadable(error.to_string()))
 }
 
-/// Whether the socket's file is missing, or is there and nobody listens.
+/// Whether the socket's file or folder is missing, or it is there and nobody listens.
 fn refused(error: &reqwest::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused);
+            use std::io::ErrorKind;
+            return matches!(io.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused);
         }
         source = cause.source();
     }

@@ -8,6 +8,7 @@
 pub mod env;
 pub mod file;
 pub mod models;
+pub mod providers;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,125 +18,19 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use domain::contract::Budget;
-use serde::Deserialize;
 
 pub use env::Env;
-use file::{BudgetFile, File, PriceFile, ProviderFile};
+use file::{BudgetFile, File};
+pub use providers::{KeySource, ProviderKind, ProviderSettings, Secret};
 
 /// Longest path of a unix socket, in bytes, without the closing zero.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// Model that is asked when only Anthropic's key is there.
-const DEFAULT_ANTHROPIC_MODEL: &str = "anthropic/claude-sonnet-5-5";
-/// Model that is asked when only `OpenAI`'s key is there.
-const DEFAULT_OPENAI_MODEL: &str = "openai/gpt-6.1-sol";
-
+const MAX_SOCKET_PATH_BYTES: usize = server::MAX_SOCKET_PATH_BYTES;
 /// What the three ways to a model are; for everyone who has to say that there is none.
 pub const NO_MODEL: &str = "no model is configured. Three ways out:
   1. a key: set ANTHROPIC_API_KEY or OPENAI_API_KEY (or put `api_key_env` under [providers.NAME] in the settings file)
   2. a model on your own machine: set OPENAI_BASE_URL to its URL (Ollama: http://127.0.0.1:11434/v1) and give --model openai/NAME
   3. no model at all: --agent command -- PROGRAM ARGS, with any program that edits files
 To look around first, run `chargehand demo`; it needs none of them.";
-
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret from its text, trimmed, because keys are pasted with line ends.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
-    }
-    /// The text. Only for the one place that sends or compares it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-/// A provider's protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProviderKind {
-    /// Anthropic Messages.
-    Anthropic,
-    /// OpenAI-compatible Chat Completions.
-    Chat,
-}
-
-impl ProviderKind {
-    /// Where it is reached when nothing else is said.
-    #[must_use]
-    pub const fn default_base_url(self) -> &'static str {
-        match self {
-            Self::Anthropic => "https://api.anthropic.com",
-            Self::Chat => "https://api.openai.com/v1",
-        }
-    }
-}
-
-/// Where a provider's key was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// In this variable.
-    Env(String),
-    /// In the settings file.
-    File,
-    /// Nowhere.
-    None,
-    /// Nowhere, although the settings file names this variable.
-    EnvUnset(String),
-}
-
-/// One model provider.
-#[derive(Debug, Clone)]
-pub struct ProviderSettings {
-    /// Its name, the first part of `provider/model`.
-    pub name: String,
-    /// Its protocol.
-    pub kind: ProviderKind,
-    /// Where it is reached.
-    pub base_url: String,
-    /// Its key.
-    pub key: Option<Secret>,
-    /// Where the key was found.
-    pub key_source: KeySource,
-    /// The user's own prices by model, dollars per million tokens.
-    pub prices: BTreeMap<String, PriceFile>,
-    /// Whether it costs nothing.
-    pub free: bool,
-}
-
-impl ProviderSettings {
-    /// Whether it is on this machine or in this network, so that asking it costs and tells nothing.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        let rest = self.base_url.split_once("://").map_or(self.base_url.as_str(), |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = match authority.strip_prefix('[') {
-            Some(v6) => v6.split(']').next().unwrap_or_default(),
-            None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
-        };
-        match host.parse::<std::net::IpAddr>() {
-            Ok(std::net::IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_unspecified(),
-            Ok(std::net::IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unspecified(),
-            Err(_) => host == "localhost" || host.ends_with(".localhost") || host.ends_with(".local"),
-        }
-    }
-
-    /// Whether it can be asked: it has a key, or is one that needs none.
-    #[must_use]
-    pub fn is_usable(&self) -> bool {
-        self.key.is_some() || self.base_url != self.kind.default_base_url()
-    }
-}
 
 /// What the user said on the command line.
 #[derive(Debug, Clone, Default)]
@@ -281,7 +176,9 @@ pub enum SettingsError {
     #[error("there is no home folder, so the data folder must be named: give --data-dir or set CHARGEHAND_DATA_DIR")]
     NoHome,
     /// The socket's path would be too long.
-    #[error("the data folder's path is too long for a unix socket ({bytes} bytes with /chargehand.sock, at most {MAX_SOCKET_PATH_BYTES}): choose a shorter one with --data-dir")]
+    #[error(
+        "the data folder's path is too long for a unix socket ({bytes} bytes with /chargehand.sock, at most {MAX_SOCKET_PATH_BYTES}): choose a shorter one with --data-dir"
+    )]
     LongPath {
         /// How long.
         bytes: usize,
@@ -305,13 +202,14 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], in words for the user.
     pub fn mean(flags: &Flags, env: &Env, file: File, config_file: ConfigFile) -> Result<Self, SettingsError> {
-        let data_dir = match flags.data_dir.clone().or_else(|| env.os(env::DATA_DIR).map(PathBuf::from)).or(file.data_dir) {
-            Some(dir) => dir,
-            None => xdg(env, env::XDG_DATA_HOME, ".local/share").ok_or(SettingsError::NoHome)?,
-        };
+        let data_dir =
+            match flags.data_dir.clone().or_else(|| env.os(env::DATA_DIR).map(PathBuf::from)).or(file.data_dir) {
+                Some(dir) => dir,
+                None => xdg(env, env::XDG_DATA_HOME, ".local/share").ok_or(SettingsError::NoHome)?,
+            };
         let data_dir = std::path::absolute(&data_dir)
             .map_err(|error| SettingsError::Value { name: "the data folder".to_owned(), why: error.to_string() })?;
-        let bytes = data_dir.join("chargehand.sock").as_os_str().as_bytes().len();
+        let bytes = data_dir.join(server::SOCKET_NAME).as_os_str().as_bytes().len();
         if bytes > MAX_SOCKET_PATH_BYTES {
             return Err(SettingsError::LongPath { bytes });
         }
@@ -323,8 +221,8 @@ impl Settings {
             })?),
             (None, None) => file.listen,
         };
-        let providers = providers(env, file.providers);
-        let model = env.text(env::MODEL).or(file.model).or_else(|| default_model(&providers));
+        let providers = providers::gather(env, file.providers);
+        let model = env.text(env::MODEL).or(file.model).or_else(|| providers::default_model(&providers));
         Ok(Self {
             data_dir,
             config_file,
@@ -346,7 +244,7 @@ impl Settings {
     /// The unix socket of the local command line.
     #[must_use]
     pub fn socket_path(&self) -> PathBuf {
-        self.data_dir.join("chargehand.sock")
+        self.data_dir.join(server::SOCKET_NAME)
     }
 
     /// Where a server in the background writes its log.
@@ -376,7 +274,9 @@ fn config_path(flags: &Flags, env: &Env) -> Result<(PathBuf, bool), SettingsErro
     }
     match xdg(env, env::XDG_CONFIG_HOME, ".config") {
         Some(folder) => Ok((folder.join("config.toml"), false)),
-        None if flags.data_dir.is_some() || env.os(env::DATA_DIR).is_some() => Ok((PathBuf::from("/etc/chargehand/config.toml"), false)),
+        None if flags.data_dir.is_some() || env.os(env::DATA_DIR).is_some() => {
+            Ok((PathBuf::from("/etc/chargehand/config.toml"), false))
+        }
         None => Err(SettingsError::NoHome),
     }
 }
@@ -396,62 +296,6 @@ fn read_file(path: PathBuf, asked_for: bool) -> Result<(File, ConfigFile), Setti
     }
 }
 
-/// The two providers that the environment may configure, and those of the file.
-fn providers(env: &Env, mut file: BTreeMap<String, ProviderFile>) -> Vec<ProviderSettings> {
-    let known = [
-        ("anthropic", ProviderKind::Anthropic, env::ANTHROPIC_API_KEY, env::ANTHROPIC_BASE_URL),
-        ("openai", ProviderKind::Chat, env::OPENAI_API_KEY, env::OPENAI_BASE_URL),
-    ];
-    let mut providers = Vec::new();
-    for (name, kind, key, url) in known {
-        let url = env.text(url);
-        let key = env.text(key).map(|text| (Secret::new(&text), KeySource::Env(key.name.to_owned())));
-        match file.remove(name) {
-            Some(written) => providers.push(provider(env, name.to_owned(), written, (key, url))),
-            None if key.is_some() || url.is_some() => {
-                let written = ProviderFile { kind, base_url: None, api_key: None, api_key_env: None, prices: BTreeMap::new(), free: false };
-                providers.push(provider(env, name.to_owned(), written, (key, url)));
-            }
-            None => {}
-        }
-    }
-    providers.extend(file.into_iter().map(|(name, written)| provider(env, name, written, (None, None))));
-    providers
-}
-
-/// One provider; `from_env` is what the environment says about this name.
-fn provider(
-    env: &Env,
-    name: String,
-    written: ProviderFile,
-    from_env: (Option<(Secret, KeySource)>, Option<String>),
-) -> ProviderSettings {
-    let (env_key, env_url) = from_env;
-    let (key, key_source) = match (env_key, written.api_key_env, written.api_key) {
-        (Some((key, source)), _, _) => (Some(key), source),
-        (None, Some(variable), _) => match env.named(&variable) {
-            Some(text) => (Some(Secret::new(&text)), KeySource::Env(variable)),
-            None => (None, KeySource::EnvUnset(variable)),
-        },
-        (None, None, Some(key)) => (Some(Secret::new(key.expose())), KeySource::File),
-        (None, None, None) => (None, KeySource::None),
-    };
-    let base_url = env_url.or(written.base_url).unwrap_or_else(|| written.kind.default_base_url().to_owned());
-    ProviderSettings { name, kind: written.kind, base_url, key, key_source, prices: written.prices, free: written.free }
-}
-
-/// The model of the first provider whose public address is used with a key.
-fn default_model(providers: &[ProviderSettings]) -> Option<String> {
-    providers
-        .iter()
-        .filter(|provider| provider.key.is_some() && provider.base_url == provider.kind.default_base_url())
-        .find_map(|provider| match provider.name.as_str() {
-            "anthropic" => Some(DEFAULT_ANTHROPIC_MODEL.to_owned()),
-            "openai" => Some(DEFAULT_OPENAI_MODEL.to_owned()),
-            _ => None,
-        })
-}
-
 /// Dollars as whole micro-dollars.
 ///
 /// # Errors
@@ -467,7 +311,8 @@ pub fn micro_usd(dollars: f64) -> Result<u64, String> {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked before")]
 fn budget(written: &BudgetFile) -> Result<Budget, SettingsError> {
-    let wrong = |name: &str, why: String| SettingsError::Value { name: format!("budget.{name} of the settings file"), why };
+    let wrong =
+        |name: &str, why: String| SettingsError::Value { name: format!("budget.{name} of the settings file"), why };
     let mut budget = Budget::default();
     if let Some(usd) = written.usd {
         budget.money_micro_usd = Some(micro_usd(usd).map_err(|why| wrong("usd", why))?);

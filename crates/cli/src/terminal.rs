@@ -257,7 +257,10 @@ impl Screen {
     #[must_use]
     pub fn of_stdout(wishes: crate::settings::OutputWishes, json: bool) -> Self {
         let is_tty = std::io::stdout().is_terminal();
-        let of_tty = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0);
+        let of_tty = rustix::termios::tcgetwinsize(rustix::stdio::stdout())
+            .ok()
+            .map(|size| size.ws_col)
+            .filter(|columns| *columns > 0);
         let columns = of_tty.or(wishes.columns).map_or(DEFAULT_COLUMNS, usize::from).clamp(40, 400);
         Self { color: is_tty && !wishes.no_color && !json, is_tty, columns, json, stream: None, has_status: false }
     }

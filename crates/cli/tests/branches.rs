@@ -28,9 +28,13 @@ fn a_base_that_moved_is_merged_proved_again_and_landed_as_a_merge() {
     let task = lands(&product, &id, &[]);
     assert_eq!(task["state"], "completed", "{task:#}");
     assert_eq!(repo.git(&["rev-parse", "main^1"]), moved);
-    assert_eq!((on(&repo, "main", "answer.txt"), on(&repo, "main", "other.txt")), ("42".into(), "somebody else's".into()));
+    assert_eq!(
+        (on(&repo, "main", "answer.txt"), on(&repo, "main", "other.txt")),
+        ("42".into(), "somebody else's".into())
+    );
     let merge = repo.git(&["rev-parse", "main"]);
-    let proved = task["evidence"].as_array().unwrap().iter().any(|e| e["commit"] == json!(merge) && e["passed"] == true);
+    let proved =
+        task["evidence"].as_array().unwrap().iter().any(|e| e["commit"] == json!(merge) && e["passed"] == true);
     assert!(proved, "the merge itself was proved");
 }
 
@@ -121,7 +125,8 @@ fn submodules_lfs_pointers_and_names_that_are_no_text_are_said() {
     std::fs::write(odd, "coffee\n").unwrap();
     repo.git(&["add", "-A", "--", "caf*"]);
     repo.git(&["commit", "-q", "-m", "odd things"]);
-    let submitted = product.ok(&["run", "make the answer right", &repo_arg(&repo), "--", "sh", "-c", "echo 42 > answer.txt"]);
+    let submitted =
+        product.ok(&["run", "make the answer right", &repo_arg(&repo), "--", "sh", "-c", "echo 42 > answer.txt"]);
     let notes = submitted["notes"].to_string();
     for word in ["submodule", "LFS", "UTF-8"] {
         assert!(notes.contains(word), "{word}: {notes}");

@@ -20,7 +20,9 @@ fn a_server_killed_while_the_model_talks_goes_on_where_it_was() {
     let id = product.delegate(&["make the answer right", &repo_arg(&repo), "--base=main", "--model", &model]);
     product.until(&id, "began its second turn", |task| {
         task["attempt"]["turns"] == 1
-            && task["open_effects"].as_object().is_some_and(|open| open.values().any(|e| e["effect"]["kind"] == "call_model"))
+            && task["open_effects"]
+                .as_object()
+                .is_some_and(|open| open.values().any(|e| e["effect"]["kind"] == "call_model"))
     });
     product.kill_server();
     let task = product.settled(&id);
@@ -97,12 +99,16 @@ fn a_server_that_is_stopped_while_it_works_goes_on_when_it_is_next_needed() {
     let model = product.cassette(
         "stop",
         &json!([
-            { "text": "a", "calls": [{ "name": "shell", "input": { "command": "echo 42 > answer.txt; sleep 1" } }] },
+            { "text": "a", "calls": [
+                { "name": "write", "input": { "path": "answer.txt", "content": "42\n" } },
+                { "name": "shell", "input": { "command": "sleep 5" } } ] },
             { "text": "Done.", "delay_ms": 300 }
         ]),
     );
     let id = product.delegate(&["fix", &repo_arg(&repo), "--base=main", "--model", &model]);
-    product.until(&id, "answered once", |task| task["attempt"]["turns"] == 1);
+    product.until(&id, "slept in its second tool", |_| {
+        product.events(&id).iter().filter(|e| e["event"]["effect"]["kind"] == "run_tool").count() == 2
+    });
     product.ok(&["stop"]);
     let listed = product.ok(&["list"]);
     assert_eq!(listed["tasks"][0]["id"], json!(id), "{listed:#}");

@@ -20,8 +20,8 @@ fn a_replayed_agent_is_proved_approved_and_landed_and_the_log_tells_who_did_what
     assert_eq!(on(&repo, task["change"]["branch"].as_str().unwrap(), "answer.txt"), "42");
 
     let evidence = product.ok(&["evidence", &id]);
-    assert_eq!(evidence["gates"][0]["evidence"]["passed"], true, "{evidence:#}");
-    assert_eq!(evidence["gates"][0]["evidence"]["commit"], task["change"]["commit"]);
+    assert_eq!(evidence["gates"][0]["record"]["evidence"]["passed"], true, "{evidence:#}");
+    assert_eq!(evidence["gates"][0]["record"]["evidence"]["commit"], task["change"]["commit"]);
 
     let refused = product.refused(&["land", &id]);
     assert!(refused.contains("approve"), "{refused}");
@@ -77,7 +77,8 @@ fn gates_that_never_pass_end_the_task_as_stuck_and_nothing_lands() {
 #[test]
 fn an_agent_that_loosens_the_gate_in_its_own_change_is_still_held_to_the_base_commits_gate() {
     let (product, repo) = (Product::new(), project_with_main_free(&question()));
-    let program = "printf '[[gate]]\\nname=\"answer\"\\ncommand=[\"true\"]\\n' > .chargehand/config.toml; echo 43 > answer.txt";
+    let program =
+        "printf '[[gate]]\\nname=\"answer\"\\ncommand=[\"true\"]\\n' > .chargehand/config.toml; echo 43 > answer.txt";
     let id = product.delegate(&["cheat", &repo_arg(&repo), "--base=main", "--", "sh", "-c", program]);
     let task = product.settled(&id);
     assert_eq!(task["outcome"]["reason"], "stuck", "{task:#}");

@@ -6,8 +6,8 @@ use domain::task::{Change, Judgement, Outcome, OutcomeReason, TaskState, TaskSum
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use server::api::{
-    ApprovalRecord, Asked, DecisionRecord, DiffBody, DiffFile, EvidenceBody, EvidenceLine, EvidenceRecord, GateStanding, GateStatus,
-    LandingRecord, LiveItem, OutcomeRecord, WhyBody,
+    ApprovalRecord, Asked, DecisionRecord, DiffBody, DiffFile, EvidenceBody, EvidenceLine, EvidenceRecord,
+    GateStanding, GateStatus, LandingRecord, LiveItem, OutcomeRecord, WhyBody,
 };
 
 use super::samples::{self, BEGAN, Log, evidence, gate, sha};
@@ -72,8 +72,10 @@ fn what_streamed_in_is_not_told_again() {
     let mut story = Story::new(Wishes { columns: COLUMNS, full: false });
     let mut pieces = Vec::new();
     for envelope in &log.envelopes {
-        if matches!(&envelope.event, domain::event::Event::EffectEnded { result: domain::effect::EffectResult::ModelAnswered { .. }, .. })
-            && envelope.seq < 9
+        if matches!(
+            &envelope.event,
+            domain::event::Event::EffectEnded { result: domain::effect::EffectResult::ModelAnswered { .. }, .. }
+        ) && envelope.seq < 9
         {
             for text in ["I'll look at ", "the parser"] {
                 pieces.extend(story.live(&LiveItem::TextDelta { turn: 1, text: text.to_owned() }));
@@ -182,7 +184,12 @@ fn evidence_is_shown_gate_by_gate() {
             GateStanding { gate: other, status: GateStatus::Missing, record: None },
         ],
         earlier: vec![record('b', 101, 20)],
-        judgement: Some(Judgement { commit: sha('c'), passed: false, failed: vec!["unit".to_owned()], feedback: String::new() }),
+        judgement: Some(Judgement {
+            commit: sha('c'),
+            passed: false,
+            failed: vec!["unit".to_owned()],
+            feedback: String::new(),
+        }),
         decision: None,
     };
     assert_snapshot!(super::evidence::page(&body, COLUMNS).draw(false));
@@ -224,8 +231,20 @@ fn why_names_people_rules_digests_and_events() {
         change: Some(Change { head: sha('c'), commit: sha('c'), onto: sha('a'), branch: None }),
         evidence: vec![line('b', 101, 20, false), line('c', 0, 30, true)],
         judgements: Vec::new(),
-        decisions: vec![DecisionRecord { seq: 31, at: at(31), current: true, decision: folded.decision.clone().unwrap() }],
-        approvals: vec![ApprovalRecord { seq: 35, at: at(35), by: Principal::person("ada"), head: sha('c'), current: true, comment: "good".to_owned() }],
+        decisions: vec![DecisionRecord {
+            seq: 31,
+            at: at(31),
+            current: true,
+            decision: folded.decision.clone().unwrap(),
+        }],
+        approvals: vec![ApprovalRecord {
+            seq: 35,
+            at: at(35),
+            by: Principal::person("ada"),
+            head: sha('c'),
+            current: true,
+            comment: "good".to_owned(),
+        }],
         land_requests: Vec::new(),
         denials: Vec::new(),
         landings: vec![LandingRecord {

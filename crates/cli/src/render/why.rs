@@ -53,7 +53,12 @@ fn asked(why: &WhyBody, columns: usize) -> Rows {
     let mut page = Page::new();
     page.push(entry("asked", asked.seq, asked.at).text(who(&asked.by)));
     page.prose(6, Style::Plain, &format!("“{}”", asked.goal), columns);
-    page.push(Line::new().dim(format!("      {}, branch {}, from {}", asked.origin, asked.base_branch, asked.base.short())));
+    page.push(Line::new().dim(format!(
+        "      {}, branch {}, from {}",
+        asked.origin,
+        asked.base_branch,
+        asked.base.short()
+    )));
     page.lines.into_iter().map(|line| (asked.seq, line)).collect()
 }
 
@@ -64,10 +69,11 @@ fn proved(why: &WhyBody, rows: &mut Rows) {
         let optional = if line.required { "" } else { ", not required" };
         rows.push((
             line.seq,
-            entry("gate", line.seq, line.at)
-                .with(style, mark)
-                .text(line.gate.as_str())
-                .text(format!(": {} on {}{earlier}{optional}", line.end, line.commit.short())),
+            entry("gate", line.seq, line.at).with(style, mark).text(line.gate.as_str()).text(format!(
+                ": {} on {}{earlier}{optional}",
+                line.end,
+                line.commit.short()
+            )),
         ));
         rows.push((line.seq, Line::new().dim(format!("      evidence {}", line.digest))));
     }
@@ -77,7 +83,12 @@ fn proved(why: &WhyBody, rows: &mut Rows) {
         } else {
             (Style::Bad, format!("failed: {}", record.judgement.failed.join(", ")))
         };
-        rows.push((record.seq, entry("judged", record.seq, record.at).with(style, text).text(format!(" on {}", record.judgement.commit.short()))));
+        rows.push((
+            record.seq,
+            entry("judged", record.seq, record.at)
+                .with(style, text)
+                .text(format!(" on {}", record.judgement.commit.short())),
+        ));
     }
 }
 
@@ -91,14 +102,20 @@ fn decided(why: &WhyBody, rows: &mut Rows) {
                 .text(format!(" by rule {}: {}", decision.rule, decision.reason)),
         ));
         let on = plural(decision.evidence_digests.len(), "piece");
-        rows.push((record.seq, Line::new().dim(format!("      policy {}, on {on} of evidence", decision.policy_digest))));
+        rows.push((
+            record.seq,
+            Line::new().dim(format!("      policy {}, on {on} of evidence", decision.policy_digest)),
+        ));
     }
     for denial in &why.denials {
         rows.push((
             denial.seq,
-            entry("denied", denial.seq, denial.at)
-                .with(Style::Bad, denial.action.as_str())
-                .text(format!(" to {} by rule {}: {}", who(&denial.by), denial.rule, denial.reason)),
+            entry("denied", denial.seq, denial.at).with(Style::Bad, denial.action.as_str()).text(format!(
+                " to {} by rule {}: {}",
+                who(&denial.by),
+                denial.rule,
+                denial.reason
+            )),
         ));
     }
 }
@@ -115,7 +132,14 @@ fn people(why: &WhyBody, rows: &mut Rows) {
         ));
     }
     for request in &why.land_requests {
-        rows.push((request.seq, entry("land asked", request.seq, request.at).text(format!("{} for {}", who(&request.by), request.head.short()))));
+        rows.push((
+            request.seq,
+            entry("land asked", request.seq, request.at).text(format!(
+                "{} for {}",
+                who(&request.by),
+                request.head.short()
+            )),
+        ));
     }
 }
 

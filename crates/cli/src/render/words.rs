@@ -33,7 +33,11 @@ pub fn age(now: jiff::Timestamp, then: jiff::Timestamp) -> String {
 #[must_use]
 pub fn clock(since: jiff::Timestamp, at: jiff::Timestamp) -> String {
     let s = at.duration_since(since).as_secs().max(0);
-    if s < 3600 { format!("{}:{:02}", s / 60, s % 60) } else { format!("{}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60) }
+    if s < 3600 {
+        format!("{}:{:02}", s / 60, s % 60)
+    } else {
+        format!("{}:{:02}:{:02}", s / 3600, s % 3600 / 60, s % 60)
+    }
 }
 
 /// Money. Small amounts keep the digits that matter.
@@ -81,7 +85,9 @@ pub fn state(state: TaskState, wait: Option<WaitKind>, outcome: Option<OutcomeRe
         TaskState::InputRequired => (Style::Warn, wait.map_or("waits", wait_word).to_owned()),
         TaskState::AuthRequired => (Style::Warn, "needs a key".to_owned()),
         TaskState::Completed => (Style::Good, "done".to_owned()),
-        TaskState::Failed => (Style::Bad, outcome.map_or("failed".to_owned(), |reason| format!("failed: {}", reason.name()))),
+        TaskState::Failed => {
+            (Style::Bad, outcome.map_or("failed".to_owned(), |reason| format!("failed: {}", reason.name())))
+        }
         TaskState::Canceled => (Style::Dim, "canceled".to_owned()),
         TaskState::Rejected => (Style::Bad, "rejected".to_owned()),
     }
@@ -144,7 +150,8 @@ pub fn command_line(argv: &[String]) -> String {
     let quoted: Vec<String> = argv
         .iter()
         .map(|word| {
-            let plain = !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@+%".contains(&b));
+            let plain =
+                !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./=:,@+%".contains(&b));
             if plain { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
         })
         .collect();

@@ -101,7 +101,8 @@ pub fn parse(path: &Path, text: &str) -> Result<File, SettingsError> {
         why: without_values(error.message()),
     })?;
     for (name, provider) in &file.providers {
-        let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        let plain =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         let why = if !plain {
             Some("a provider's name is made of letters, digits, `-`, `_` and `.`".to_owned())
         } else if provider.api_key.is_some() && provider.api_key_env.is_some() {
@@ -114,7 +115,10 @@ pub fn parse(path: &Path, text: &str) -> Result<File, SettingsError> {
             })
         };
         if let Some(why) = why {
-            let line = text.lines().position(|line| line.contains("[providers.") && line.contains(name)).map_or(1, |at| at + 1);
+            let line = text
+                .lines()
+                .position(|line| line.contains("[providers.") && line.contains(name))
+                .map_or(1, |at| at + 1);
             return Err(SettingsError::File { path: path.to_owned(), line, why: format!("providers.{name}: {why}") });
         }
     }

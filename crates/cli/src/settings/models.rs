@@ -32,7 +32,7 @@ impl Settings {
         let Some((name, model)) = selection.split_once('/').filter(|(_, model)| !model.is_empty()) else {
             return Err(format!(
                 "`{selection}` names no provider; write provider/model, for example {}",
-                self.model.as_deref().unwrap_or(super::DEFAULT_ANTHROPIC_MODEL)
+                self.model.as_deref().unwrap_or(super::providers::DEFAULT_ANTHROPIC_MODEL)
             ));
         };
         let provider = self.provider_named(name).ok_or_else(|| self.unknown_provider(name))?;
@@ -45,17 +45,24 @@ impl Settings {
     /// The provider of that name; `chat` is also the one OpenAI-compatible server that is not `OpenAI`.
     fn provider_named(&self, name: &str) -> Option<&ProviderSettings> {
         let others = || {
-            self.providers
-                .iter()
-                .filter(|provider| provider.kind == ProviderKind::Chat && provider.base_url != provider.kind.default_base_url())
+            self.providers.iter().filter(|provider| {
+                provider.kind == ProviderKind::Chat && provider.base_url != provider.kind.default_base_url()
+            })
         };
-        self.providers.iter().find(|provider| provider.name == name).or_else(|| others().next().filter(|_| name == "chat"))
+        self.providers
+            .iter()
+            .find(|provider| provider.name == name)
+            .or_else(|| others().next().filter(|_| name == "chat"))
     }
 
     fn unknown_provider(&self, name: &str) -> String {
         match name {
             "anthropic" | "openai" => {
-                format!("the provider `{name}` has no key: set {}_API_KEY for the server, or `api_key_env` in {}", name.to_uppercase(), self.config_file.path.display())
+                format!(
+                    "the provider `{name}` has no key: set {}_API_KEY for the server, or `api_key_env` in {}",
+                    name.to_uppercase(),
+                    self.config_file.path.display()
+                )
             }
             _ => {
                 let known: Vec<_> = self.providers.iter().map(|provider| provider.name.as_str()).collect();
@@ -86,7 +93,9 @@ impl ProviderSettings {
     #[must_use]
     pub fn key_advice(&self) -> String {
         match &self.key_source {
-            super::KeySource::EnvUnset(variable) => format!("the settings file says that it is in {variable}, which is not set"),
+            super::KeySource::EnvUnset(variable) => {
+                format!("the settings file says that it is in {variable}, which is not set")
+            }
             _ => format!("put `api_key_env` or `api_key` under [providers.{}] in the settings file", self.name),
         }
     }

@@ -38,7 +38,7 @@ fn an_empty_variable_counts_as_not_set() {
 #[test]
 fn a_key_alone_chooses_a_model_and_says_where_it_came_from() {
     let settings = meant(&[("ANTHROPIC_API_KEY", " k \n")], "");
-    assert_eq!(settings.model.as_deref(), Some(DEFAULT_ANTHROPIC_MODEL));
+    assert_eq!(settings.model.as_deref(), Some(providers::DEFAULT_ANTHROPIC_MODEL));
     let provider = settings.providers.first().unwrap();
     assert_eq!(provider.key_source, KeySource::Env("ANTHROPIC_API_KEY".to_owned()));
     assert_eq!(provider.key.as_ref().unwrap().expose(), "k");
@@ -73,7 +73,13 @@ fn local_hosts_are_told_from_public_ones() {
         let file = format!("[providers.x]\nkind = \"chat\"\nbase_url = \"{url}\"\n");
         meant(&[], &file).providers.first().unwrap().is_local()
     };
-    for url in ["http://localhost:1/v1", "http://127.0.0.1/v1", "http://[::1]:8080", "http://192.168.1.4:8000/v1", "http://box.local"] {
+    for url in [
+        "http://localhost:1/v1",
+        "http://127.0.0.1/v1",
+        "http://[::1]:8080",
+        "http://192.168.1.4:8000/v1",
+        "http://box.local",
+    ] {
         assert!(local(url), "{url}");
     }
     for url in ["https://api.openai.com/v1", "https://127.0.0.1.example.com/", "https://8.8.8.8/"] {
@@ -90,7 +96,10 @@ fn a_wrong_listen_address_is_named_with_an_example() {
 #[test]
 fn a_budget_of_the_file_replaces_the_default_field_by_field() {
     let budget = meant(&[], "[budget]\nusd = 0.5\nhours = 2\n").budget;
-    assert_eq!((budget.money_micro_usd, budget.wall_ms, budget.turns), (Some(500_000), 7_200_000, Budget::default().turns));
+    assert_eq!(
+        (budget.money_micro_usd, budget.wall_ms, budget.turns),
+        (Some(500_000), 7_200_000, Budget::default().turns)
+    );
     assert!(mean(&Flags::default(), &[], "[budget]\nusd = -1.0\n").is_err());
     assert!(mean(&Flags::default(), &[], "[budget]\nturns = 0\n").is_err());
 }

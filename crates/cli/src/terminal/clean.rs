@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn an_escape_that_is_cut_in_the_middle_is_still_one() {
         let mut cleaner = Cleaner::default();
-        let shown: String = ["a\x1b", "[3", "1", "mb\x1b[", "0mc\r", "\nd"].iter().map(|part| cleaner.push(part)).collect();
+        let shown: String =
+            ["a\x1b", "[3", "1", "mb\x1b[", "0mc\r", "\nd"].iter().map(|part| cleaner.push(part)).collect();
         assert_eq!(shown + &cleaner.finish(), "abc\nd");
     }
 

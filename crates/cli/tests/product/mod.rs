@@ -50,7 +50,7 @@ impl Product {
 
     /// The document that a command prints with `--json`, whatever its exit code.
     pub fn json(&self, args: &[&str]) -> Value {
-        let output = self.run(&[args, &["--json"]].concat());
+        let output = self.run(&[&["--json"], args].concat());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let last = text.lines().last().unwrap_or_default();
         serde_json::from_str(last)
@@ -59,7 +59,7 @@ impl Product {
 
     /// The document of a command that must succeed.
     pub fn ok(&self, args: &[&str]) -> Value {
-        let output = self.run(&[args, &["--json"]].concat());
+        let output = self.run(&[&["--json"], args].concat());
         assert!(
             output.status.success(),
             "{args:?}: {:?}\n{}\n{}",
@@ -88,9 +88,7 @@ impl Product {
 
     /// Waits until the task needs a person or has ended; gives it as it then stands.
     pub fn settled(&self, id: &str) -> Value {
-        self.until(id, "needs a person or has ended", |task| {
-            task["wait"].is_object() || task["outcome"].is_object()
-        })
+        self.until(id, "needs a person or has ended", |task| task["wait"].is_object() || task["outcome"].is_object())
     }
 
     /// Asks again and again until the task is as wanted.
