@@ -44,11 +44,12 @@ impl BuiltIn {
         how: &Checkout,
     ) -> Result<(), CheckoutError> {
         let doing = "making a work tree";
-        let name_ok = self.git.nowhere().args(["check-ref-format", "--branch", &how.branch_name]);
-        if how.branch_name.starts_with('-') || name_ok.run().await.map_err(Fault::git(doing))?.code != 0 {
+        let check = self.git.nowhere().args(["check-ref-format", "--branch", &how.branch_name]).run();
+        let (name, known) = tokio::join!(check, self.has_commit(project, commit));
+        if how.branch_name.starts_with('-') || name.map_err(Fault::git(doing))?.code != 0 {
             return Err(CheckoutError::BadBranch { name: how.branch_name.clone() });
         }
-        if !self.has_commit(project, commit).await? {
+        if !known? {
             return Err(Fault::NoSuchCommit { commit: commit.clone() }.into());
         }
         let folder = dest.to_owned();
