@@ -176,6 +176,7 @@ impl Boxes {
         let toolchains = toolchains.map(|t| Bind { from: t.from.clone(), at: t.at.clone(), make: false });
         let extra = spec.binds.iter().map(|b| Bind { from: b.from.clone(), at: b.at.clone(), make: true });
         Plan {
+            parent: i32::try_from(std::process::id()).unwrap_or(0),
             run: self.layout.run(&spec.id),
             lowers,
             root: RootMount {

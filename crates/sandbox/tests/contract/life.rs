@@ -100,6 +100,73 @@ fn sleepers(mark: &str) -> usize {
 }
 
 #[test]
+fn a_control_plane_that_is_killed_while_starting_boxes_leaves_none_that_is_not_found() {
+    const NAME: &str = "life::a_control_plane_that_is_killed_while_starting_boxes_leaves_none_that_is_not_found";
+    if let (Some(data), Ok(mark)) = (std::env::var_os(VICTIM_DATA), std::env::var(VICTIM_MARK)) {
+        return start_boxes_until_killed(Path::new(&data), &mark);
+    }
+    in_world(async |world| {
+        let data = world.folder.path().join("data");
+        let mark = format!("/mark-{}-{}", std::process::id(), is_root());
+        let boxes = async || world.provider.list().await.unwrap();
+        for round in 0..12_u64 {
+            let mut victim = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", NAME])
+                .env(VICTIM_DATA, &data)
+                .env(VICTIM_MARK, &mark)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            while boxes().await.is_empty() {
+                assert!(victim.try_wait().unwrap().is_none(), "it ended by itself");
+            }
+            // Another moment of a start each time.
+            tokio::time::sleep(std::time::Duration::from_micros(round * 1700 % 9000)).await;
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            // What was in the middle of a start becomes a box or ends, by itself.
+            while marked(&["__box", &mark]) > 0 {}
+            for info in boxes().await {
+                world.provider.destroy(&info.id).await.unwrap();
+            }
+            assert!(boxes().await.is_empty());
+            assert_eq!(marked(&[&mark]), 0, "round {round}: a process runs that no folder knows");
+        }
+    });
+}
+
+const VICTIM_DATA: &str = "CHARGEHAND_TEST_VICTIM_DATA";
+const VICTIM_MARK: &str = "CHARGEHAND_TEST_VICTIM_MARK";
+
+fn start_boxes_until_killed(data: &Path, mark: &str) {
+    let mut config = config(data, Toolchains::default());
+    // Both programs carry the mark on their command lines; it changes nothing for them.
+    config.launcher.push(mark.into());
+    config.hand.extend(["--home".into(), mark.into()]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let provider = LocalProvider::open(config).unwrap();
+        for n in 0.. {
+            let snapshot = sandbox::SnapshotRef { layers: Vec::new() };
+            let spec = spec(&format!("victim-{}-{n}", std::process::id()), &snapshot);
+            provider.start(spec).await.unwrap();
+        }
+    });
+}
+
+/// Processes of the host with all of these among their arguments.
+fn marked(words: &[&str]) -> usize {
+    let lines =
+        std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| std::fs::read(e.path().join("cmdline")).ok());
+    lines
+        .filter(|line| {
+            let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+            words.iter().all(|word| arguments.contains(&word.as_bytes()))
+        })
+        .count()
+}
+
+#[test]
 fn boxes_on_one_snapshot_do_not_see_each_other_and_the_layer_never_changes() {
     in_world(async |world| {
         let snapshot = world.snapshot(&[("hello.txt", "hello\n"), ("dir/inner.txt", "inner\n")]).await;

@@ -54,6 +54,7 @@ struct Prepared {
 }
 
 fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
+    die_with_parent(plan.parent).at(Step::Plan, || "tying the launcher to its parent".into())?;
     std::env::set_current_dir(&plan.run).at(Step::Plan, || format!("entering {}", plan.run.display()))?;
     let _ = fs::remove_file("hand.sock");
     let listener = UnixListener::bind("hand.sock").at(Step::Socket, || "binding the hand's socket".into())?;
@@ -105,6 +106,16 @@ fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
             }
         }
     }
+}
+
+/// A launcher whose control plane is gone would finish a start that somebody else has cleaned up
+/// after. The parent's thread waits for the launcher, so the signal comes only if all of it is gone.
+fn die_with_parent(parent: i32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get() == parent) {
+        return Ok(());
+    }
+    Err(io::Error::other("the parent is gone"))
 }
 
 #[expect(deprecated, reason = "the launcher has one thread, so its file descriptors are nobody else's")]

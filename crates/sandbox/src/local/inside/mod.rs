@@ -10,8 +10,8 @@
 //!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, filter → the hand
 //! ```
 //!
-//! If the launcher dies before the pid file is written, the child reads the end of its pipe and
-//! exits: no box exists that is not written down. Absent: decisions (the plan holds them all) and
+//! The launcher dies with the control plane that started it. If that is before the pid file is
+//! written, the child reads the end of its pipe and exits: no box exists that is not written down. Absent: decisions (the plan holds them all) and
 //! threads.
 
 mod confine;

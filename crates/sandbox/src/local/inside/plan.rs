@@ -10,6 +10,8 @@ use crate::local::cgroup::Group;
 /// Everything about one start. Relative paths start at `run`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
+    /// The process that waits for the launcher; without it nothing is started.
+    pub parent: i32,
     /// The box's folder on the host; becomes the launcher's working folder, so that mounts show
     /// relative names.
     pub run: PathBuf,
