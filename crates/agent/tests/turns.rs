@@ -36,8 +36,12 @@ struct Play {
 
 impl Play {
     fn new() -> Self {
-        let mut play =
-            Self { conversation: Conversation::new("Task: mend it".into()), rules: rules(), clock_s: 0, requests: vec![] };
+        let mut play = Self {
+            conversation: Conversation::new("Task: mend it".into()),
+            rules: rules(),
+            clock_s: 0,
+            requests: vec![],
+        };
         play.happens(Event::AttemptStarted { attempt: 1 });
         play
     }

@@ -20,6 +20,8 @@ pub mod fold;
 pub mod id;
 pub mod plan;
 pub mod principal;
+pub mod state;
+pub mod summary;
 pub mod task;
 
 pub use fold::{Illegal, fold};
