@@ -9,8 +9,10 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write};
 
 pub mod clean;
+mod stream;
 
-use clean::{Cleaner, clean_line, clean_text, width};
+use clean::{clean_line, clean_text, width};
+use stream::Stream;
 
 /// Width of a page where nobody says.
 const DEFAULT_COLUMNS: usize = 80;
@@ -222,6 +224,8 @@ pub enum Piece {
     Stream {
         /// How far.
         indent: usize,
+        /// Whether lines are broken at spaces.
+        wrap: bool,
         /// How it looks.
         style: Style,
         /// The new part.
@@ -242,14 +246,8 @@ pub struct Screen {
     pub columns: usize,
     /// Whether one JSON document is wanted instead of pages.
     pub json: bool,
-    stream: Option<StreamState>,
+    stream: Option<Stream>,
     has_status: bool,
-}
-
-#[derive(Debug)]
-struct StreamState {
-    cleaner: Cleaner,
-    at_line_start: bool,
 }
 
 impl Screen {
@@ -310,7 +308,12 @@ impl Screen {
             match piece {
                 Piece::Line(line) => self.line(line.clone())?,
                 Piece::Status(text) => self.status(text)?,
-                Piece::Stream { indent, style, text } => self.stream(*indent, *style, text)?,
+                Piece::Stream { indent, wrap, style, text } => {
+                    self.wipe_status()?;
+                    let columns = if *wrap { self.columns.min(MAX_TEXT_COLUMNS) } else { usize::MAX };
+                    let stream = self.stream.get_or_insert_with(|| Stream::new(*indent, columns));
+                    write_out(stream.push(*style, text, self.color).as_bytes())?;
+                }
             }
         }
         Ok(())
@@ -332,28 +335,11 @@ impl Screen {
         if std::mem::take(&mut self.has_status) { write_out(b"\r\x1b[K") } else { Ok(()) }
     }
 
-    fn stream(&mut self, indent: usize, style: Style, text: &str) -> std::io::Result<()> {
-        self.wipe_status()?;
-        let state = self.stream.get_or_insert_with(|| StreamState { cleaner: Cleaner::default(), at_line_start: true });
-        let clean = state.cleaner.push(text);
-        let mut out = String::new();
-        for part in clean.split_inclusive('\n') {
-            if state.at_line_start && part != "\n" {
-                out.push_str(&" ".repeat(indent));
-            }
-            let (text, newline) = part.strip_suffix('\n').map_or((part, ""), |text| (text, "\n"));
-            paint(style, text, self.color, &mut out);
-            out.push_str(newline);
-            state.at_line_start = !newline.is_empty();
-        }
-        write_out(out.as_bytes())
-    }
-
     fn end_stream(&mut self) -> std::io::Result<()> {
         self.wipe_status()?;
         match self.stream.take() {
-            Some(state) if !state.at_line_start => write_out(b"\n"),
-            _ => Ok(()),
+            Some(stream) => write_out(stream.end(self.color).as_bytes()),
+            None => Ok(()),
         }
     }
 }

@@ -66,8 +66,11 @@ impl Out {
         page.prose(2, style, text, wishes.columns);
         self.page(page);
     }
-    fn stream(&mut self, indent: usize, style: Style, text: &str) {
-        self.0.push(Piece::Stream { indent, style, text: text.to_owned() });
+    fn speech(&mut self, style: Style, text: &str) {
+        self.0.push(Piece::Stream { indent: 2, wrap: true, style, text: text.to_owned() });
+    }
+    fn output(&mut self, text: &str) {
+        self.0.push(Piece::Stream { indent: 4, wrap: false, style: Style::Dim, text: text.to_owned() });
     }
 }
 
@@ -85,15 +88,19 @@ impl Story {
         let at = clock(began, envelope.at);
         match &envelope.event {
             Event::EffectStarted { id, effect } => {
-                self.streamed = Streamed::default();
+                if speaks(effect) {
+                    self.streamed = Streamed::default();
+                }
                 self.open.insert(id.clone(), effect.clone());
                 self.started(effect, &at, &mut out);
             }
             Event::EffectEnded { id, result } => {
                 if let Some(effect) = self.open.remove(id) {
                     self.ended(&effect, result, envelope, &mut out);
+                    if speaks(&effect) {
+                        self.streamed = Streamed::default();
+                    }
                 }
-                self.streamed = Streamed::default();
             }
             other => self.happened(other, envelope, &at, &mut out),
         }
@@ -103,24 +110,29 @@ impl Story {
     /// What to print for a live piece.
     pub fn live(&mut self, item: &LiveItem) -> Vec<Piece> {
         let mut out = Out::default();
+        // Stored events may overtake what passes by; what comes late was told already.
+        let passes = matches!(item, LiveItem::Progress { .. });
+        if !passes && !self.open.values().any(|effect| says(effect, item)) {
+            return out.0;
+        }
         match item {
             LiveItem::TextDelta { text, .. } => {
                 if std::mem::take(&mut self.streamed.thinking) {
-                    out.stream(2, Style::Plain, "\n");
+                    out.speech(Style::Plain, "\n");
                 }
                 self.streamed.text.push_str(text);
-                out.stream(2, Style::Plain, text);
+                out.speech(Style::Plain, text);
             }
             LiveItem::ThinkingDelta { text, .. } => {
                 self.streamed.thinking = true;
-                out.stream(2, Style::Dim, text);
+                out.speech(Style::Dim, text);
             }
             LiveItem::Output { text, .. } => {
                 let before = self.streamed.output_lines;
                 self.streamed.output_lines += text.bytes().filter(|byte| *byte == b'\n').count();
                 self.streamed.output_bytes += text.len();
                 if self.wishes.full || before < STREAMED_LINES {
-                    out.stream(4, Style::Dim, text);
+                    out.output(text);
                     if !self.wishes.full && self.streamed.output_lines >= STREAMED_LINES {
                         out.line(Line::new().dim("    ⋮ more is coming; it is kept, and not shown here"));
                     }
@@ -187,6 +199,10 @@ impl Story {
             }
             EffectResult::GateRan { evidence } => self.gate_ran(evidence, out),
             EffectResult::SandboxOpened { resumed, duration_ms } => {
+                // A box may come up in the middle of a sentence, which goes on behind it.
+                if self.is_speaking() {
+                    return;
+                }
                 let word = if *resumed { "the sandbox goes on with its files" } else { "the sandbox is up" };
                 out.line(Line::new().dim(format!("  · {word}, {}", duration(*duration_ms))));
             }
@@ -247,13 +263,17 @@ impl Story {
             out.prose(Style::Plain, &text, self.wishes);
         } else if let Some(rest) = text.strip_prefix(shown.as_str()) {
             if !rest.is_empty() {
-                out.stream(2, Style::Plain, rest);
+                out.speech(Style::Plain, rest);
             }
         } else if text.trim() != shown.trim() {
             out.line(Line::new().dim("  · some of it was missed; the whole answer:"));
             out.prose(Style::Plain, &text, self.wishes);
         }
         self.last_said = text;
+    }
+
+    fn is_speaking(&self) -> bool {
+        self.streamed.thinking || !self.streamed.text.is_empty() || self.streamed.output_bytes > 0
     }
 
     fn output(&self, text: &str, out: &mut Out) {
@@ -313,7 +333,8 @@ impl Story {
                     MessageSource::Platform => ("chargehand", Style::Dim),
                 };
                 heading(out, &format!("{who} to the agent"), at, None);
-                out.page(tools::folded(text, 12, 6, self.wishes, style));
+                let shown = if *source == MessageSource::Gates { (4, 0) } else { (12, 6) };
+                out.page(tools::folded(text, shown.0, shown.1, self.wishes, style));
             }
             Event::WaitStarted { wait } => {
                 heading(out, &format!("waits for {}", owner(wait)), at, None);
@@ -388,6 +409,27 @@ impl Story {
                 out.line(Line::new().with(Style::Warn, "  the agent's work was lost").text(format!(": {message}")))
             }
         }
+    }
+}
+
+/// Whether text or output of an effect streams in while it is at work.
+const fn speaks(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } | Effect::RunGate { .. }
+    )
+}
+
+/// Whether a live piece comes from this effect.
+fn says(effect: &Effect, item: &LiveItem) -> bool {
+    match (effect, item) {
+        (Effect::CallModel { turn: now, .. }, LiveItem::TextDelta { turn, .. } | LiveItem::ThinkingDelta { turn, .. }) => {
+            turn == now
+        }
+        (Effect::RunTool { tool, .. }, LiveItem::Output { source, .. }) => tool == source,
+        (Effect::RunGate { gate, .. }, LiveItem::Output { source, .. }) => gate.name == *source,
+        (Effect::RunCommand { .. }, LiveItem::Output { source, .. }) => source == "command",
+        _ => false,
     }
 }
 
