@@ -51,7 +51,10 @@ impl Cli {
             Command::Serve(args) => args.listen,
             _ => None,
         };
-        Flags { data_dir: self.global.data_dir.clone(), config: self.global.config.clone(), listen }
+        // The demo makes its own folder, and has to run where there is no home either.
+        let of_demo = matches!(self.command, Command::Demo(_)).then(|| PathBuf::from("/"));
+        let data_dir = self.global.data_dir.clone().or(of_demo);
+        Flags { data_dir, config: self.global.config.clone(), listen }
     }
 }
 

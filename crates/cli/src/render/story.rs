@@ -423,9 +423,10 @@ const fn speaks(effect: &Effect) -> bool {
 /// Whether a live piece comes from this effect.
 fn says(effect: &Effect, item: &LiveItem) -> bool {
     match (effect, item) {
-        (Effect::CallModel { turn: now, .. }, LiveItem::TextDelta { turn, .. } | LiveItem::ThinkingDelta { turn, .. }) => {
-            turn == now
-        }
+        (
+            Effect::CallModel { turn: now, .. },
+            LiveItem::TextDelta { turn, .. } | LiveItem::ThinkingDelta { turn, .. },
+        ) => turn == now,
         (Effect::RunTool { tool, .. }, LiveItem::Output { source, .. }) => tool == source,
         (Effect::RunGate { gate, .. }, LiveItem::Output { source, .. }) => gate.name == *source,
         (Effect::RunCommand { .. }, LiveItem::Output { source, .. }) => source == "command",

@@ -40,6 +40,7 @@ variables! {
     COLUMNS = "COLUMNS": "Width of the page, where the terminal does not say.";
     PATH = "PATH": "Where `git` is found.";
     HOME = "HOME": "Where the defaults above begin, and where toolchains are looked for.";
+    TMPDIR = "TMPDIR": "Where `demo` makes its scratch folder. Default: `/tmp`.";
     XDG_DATA_HOME = "XDG_DATA_HOME": "See `CHARGEHAND_DATA_DIR`.";
     XDG_CONFIG_HOME = "XDG_CONFIG_HOME": "See `CHARGEHAND_CONFIG`.";
     RUSTUP_HOME = "RUSTUP_HOME": "Where rustup keeps its toolchains, if not in `~/.rustup`.";

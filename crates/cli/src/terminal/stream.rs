@@ -57,7 +57,7 @@ impl Stream {
                     out.push('\n');
                     self.column = 0;
                 }
-                ' ' => {
+                ' ' if self.columns != usize::MAX || self.column == 0 && self.word.is_empty() => {
                     self.flush(color, out);
                     self.set_in(out);
                     if self.column < self.columns {
