@@ -15,12 +15,17 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use domain::command::Command;
+use domain::id::TaskId;
+use domain::principal::Principal;
+use domain::task::Task;
 use orchestrator::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::api::ProblemType;
 use crate::auth::{Door, admit};
-use crate::error::Failure;
+use crate::error::{Failure, Outcome};
 use crate::extract::MAX_BODY_BYTES;
 use crate::routes;
 
@@ -39,6 +44,37 @@ pub(crate) struct App {
     pub(crate) shutdown: CancellationToken,
     /// The OpenAPI file.
     pub(crate) openapi_json: Bytes,
+    /// Changes under way.
+    pub(crate) changes: TaskTracker,
+}
+
+impl App {
+    /// Carries out a change to its end, also when whoever asked for it hangs up.
+    pub(crate) async fn change<T, E>(&self, change: impl Future<Output = Result<T, E>> + Send + 'static) -> Outcome<T>
+    where
+        T: Send + 'static,
+        E: Into<Failure> + Send + 'static,
+    {
+        match to_its_end(&self.changes, change).await {
+            Ok(done) => done.map_err(Into::into),
+            Err(broken) => Err(Failure::internal("the change broke off", &broken)),
+        }
+    }
+
+    /// Carries out what a person asks of a task.
+    pub(crate) async fn command(&self, task: TaskId, command: Command, who: Principal) -> Outcome<Task> {
+        let handle = self.handle.clone();
+        self.change(async move { handle.command(&task, &command, &who).await }).await
+    }
+}
+
+/// Runs a change as a task of its own kind: dropping the returned future leaves it running, since
+/// a change that is dropped halfway may be stored without the engine's hearing of it.
+async fn to_its_end<T: Send + 'static>(
+    changes: &TaskTracker,
+    change: impl Future<Output = T> + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    changes.spawn(change).await
 }
 
 /// The whole service, without sockets. Each request must carry the connection's [`crate::auth::Peer`].
@@ -97,4 +133,28 @@ async fn headers(request: Request, next: Next) -> Response {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_goes_to_its_end_although_whoever_asked_for_it_hung_up() {
+        let changes = TaskTracker::new();
+        let (go_on, told) = oneshot::channel::<()>();
+        let (done, is_done) = oneshot::channel();
+        let asked = to_its_end(&changes, async move {
+            told.await.unwrap();
+            done.send("stored").unwrap();
+        });
+        assert!(asked.now_or_never().is_none());
+        go_on.send(()).unwrap();
+        assert_eq!(is_done.await.unwrap(), "stored");
+        changes.close();
+        changes.wait().await;
+    }
 }

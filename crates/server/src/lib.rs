@@ -36,7 +36,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use domain::principal::Principal;
 use orchestrator::Handle;
@@ -46,6 +46,8 @@ use tokio_util::task::TaskTracker;
 pub use auth::{MIN_TOKEN_CHARS, Secret};
 pub use listen::{MAX_SOCKET_PATH_BYTES, ServeError};
 
+/// Longest wait for what is under way when the server stops.
+const STOP_LIMIT: Duration = listen::GRACE.saturating_add(Duration::from_secs(1));
 /// File name of the unix socket in the data folder.
 pub const SOCKET_NAME: &str = "chargehand.sock";
 
@@ -74,20 +76,24 @@ pub struct Bound {
     /// The TCP address with its real port, if there is one.
     pub tcp: Option<SocketAddr>,
     connections: TaskTracker,
-    stop: DropGuard,
+    stopping: CancellationToken,
+    _stop_when_dropped: DropGuard,
 }
 
 impl Bound {
-    /// Waits until a server that was told to stop has finished what was under way: a few seconds
-    /// at most. Tell it through the token that [`serve`] was given.
+    /// Waits until the server is told to stop, through the token that [`serve`] was given, and has
+    /// finished what was under way; that takes a few seconds at most.
     pub async fn stopped(self) {
-        self.connections.wait().await;
+        self.stopping.cancelled().await;
+        if tokio::time::timeout(STOP_LIMIT, self.connections.wait()).await.is_err() {
+            tracing::warn!("the server stops although requests are still under way");
+        }
     }
 
     /// Stops it and waits.
     pub async fn stop(self) {
-        drop(self.stop);
-        self.connections.wait().await;
+        self.stopping.cancel();
+        self.stopped().await;
     }
 }
 
@@ -119,14 +125,15 @@ pub async fn serve(config: ServerConfig, handle: Handle, shutdown: CancellationT
         own_uid: rustix::process::geteuid().as_raw(),
         allowed_hosts: config.allowed_hosts,
     };
+    let connections = TaskTracker::new();
     let app = app::App {
         handle,
         version: config.version,
         started: Instant::now(),
         shutdown: shutdown.clone(),
         openapi_json: openapi_json().into(),
+        changes: connections.clone(),
     };
-    let connections = TaskTracker::new();
     let host = listen::Host::new(app::service(app, door), connections.clone(), shutdown.clone());
     if let Some(door) = unix {
         host.listen(listen::Listener::Unix(door));
@@ -135,7 +142,13 @@ pub async fn serve(config: ServerConfig, handle: Handle, shutdown: CancellationT
         host.listen(listen::Listener::Tcp(listener));
     }
     connections.close();
-    Ok(Bound { unix_socket: config.unix_socket, tcp: tcp_addr, connections, stop: shutdown.drop_guard() })
+    Ok(Bound {
+        unix_socket: config.unix_socket,
+        tcp: tcp_addr,
+        connections,
+        stopping: shutdown.clone(),
+        _stop_when_dropped: shutdown.drop_guard(),
+    })
 }
 
 /// The description of the API.

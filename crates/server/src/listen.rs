@@ -30,12 +30,13 @@ use crate::auth::Peer;
 
 /// Longest path of a unix socket: `sockaddr_un` has 108 bytes, the last of them zero.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
-/// Connections at once; more wait to be accepted.
+/// Connections at once on each socket; more wait to be accepted. Each socket has its own count, so
+/// that strangers on TCP can't shut out the owner on the unix socket.
 const MAX_CONNECTIONS: usize = 512;
 /// Longest time for a request's head to arrive.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time that requests under way may take when the server stops.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failure to accept, which mostly is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -209,13 +210,12 @@ impl Listener {
 pub(crate) struct Host {
     service: Router,
     connections: TaskTracker,
-    places: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl Host {
     pub(crate) fn new(service: Router, connections: TaskTracker, shutdown: CancellationToken) -> Self {
-        Self { service, connections, places: Arc::new(Semaphore::new(MAX_CONNECTIONS)), shutdown }
+        Self { service, connections, shutdown }
     }
 
     /// Begins to accept, as a task of its own that ends at shutdown.
@@ -225,11 +225,12 @@ impl Host {
     }
 
     async fn accept_all(&self, listener: Listener) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 accepted = async {
-                    let place = self.places.clone().acquire_owned().await.map_err(io::Error::other)?;
+                    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
                     listener.accept().await.map(|(stream, peer)| (stream, peer, place))
                 } => accepted,
             };

@@ -31,7 +31,7 @@ pub(crate) async fn say(
     Target(id): Target,
     Json(body): Json<SayBody>,
 ) -> Outcome<Answer<Task>> {
-    Ok(Answer(app.handle.command(&id, &Command::Say { text: body.text }, &who).await?))
+    Ok(Answer(app.command(id, Command::Say { text: body.text }, who).await?))
 }
 
 /// Answer the agent's question
@@ -49,7 +49,7 @@ pub(crate) async fn answer(
     Target(id): Target,
     Json(body): Json<AnswerBody>,
 ) -> Outcome<Answer<Task>> {
-    Ok(Answer(app.handle.command(&id, &Command::Answer { text: body.text }, &who).await?))
+    Ok(Answer(app.command(id, Command::Answer { text: body.text }, who).await?))
 }
 
 /// Call a task off
@@ -71,7 +71,7 @@ pub(crate) async fn cancel(
     OptionalJson(body): OptionalJson<CancelBody>,
 ) -> Outcome<Answer<Task>> {
     let reason = body.reason.unwrap_or_default();
-    Ok(Answer(app.handle.command(&id, &Command::Cancel { reason }, &who).await?))
+    Ok(Answer(app.command(id, Command::Cancel { reason }, who).await?))
 }
 
 /// Approve the proposed change
@@ -93,7 +93,7 @@ pub(crate) async fn approve(
     OptionalJson(body): OptionalJson<ApproveBody>,
 ) -> Outcome<Answer<Task>> {
     let command = Command::Approve { head: body.head, comment: body.comment.unwrap_or_default() };
-    Ok(Answer(app.handle.command(&id, &command, &who).await?))
+    Ok(Answer(app.command(id, command, who).await?))
 }
 
 /// Refuse the proposed change and end the task
@@ -113,7 +113,7 @@ pub(crate) async fn reject(
     Target(id): Target,
     OptionalJson(body): OptionalJson<RejectBody>,
 ) -> Outcome<Answer<Task>> {
-    Ok(Answer(app.handle.command(&id, &Command::Reject { message: body.message }, &who).await?))
+    Ok(Answer(app.command(id, Command::Reject { message: body.message }, who).await?))
 }
 
 /// Land the approved change
@@ -134,5 +134,5 @@ pub(crate) async fn land(
     OptionalJson(body): OptionalJson<LandBody>,
 ) -> Outcome<Answer<Task>> {
     let command = Command::Land { update_worktree: body.update_worktree };
-    Ok(Answer(app.handle.command(&id, &command, &who).await?))
+    Ok(Answer(app.command(id, command, who).await?))
 }

@@ -57,7 +57,8 @@ pub(crate) async fn create_task(
         argv: body.argv,
         contract: body.contract.unwrap_or_default(),
     };
-    let submitted = app.handle.submit(submission, &who, key).await?;
+    let handle = app.handle.clone();
+    let submitted = app.change(async move { handle.submit(submission, &who, key).await }).await?;
     let submitted = Submitted { task: submitted.task, created: submitted.created, notes: submitted.notes };
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/tasks/{}", submitted.task.id));

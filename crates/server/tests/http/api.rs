@@ -117,9 +117,10 @@ async fn tasks_are_listed_newest_first_page_by_page_and_found_by_a_prefix() {
         let found = good(world.get(&format!("/v1/tasks/{}", ids[0].short()))).await;
         assert_eq!(found["id"], ids[0].as_str());
         // 41 ids begin with 32 different letters, so two share the first one.
-        let shared = ids.iter().map(|id| &id.as_str()[..1]).find(|letter| {
-            ids.iter().filter(|id| id.as_str().starts_with(letter)).count() > 1
-        });
+        let shared = ids
+            .iter()
+            .map(|id| &id.as_str()[..1])
+            .find(|letter| ids.iter().filter(|id| id.as_str().starts_with(letter)).count() > 1);
         let shared = shared.unwrap();
         let ambiguous = problem(world.get(&format!("/v1/tasks/{shared}")), ProblemType::AmbiguousId).await;
         assert!(ambiguous.candidates.len() > 1);
