@@ -1,13 +1,17 @@
 //! The `command` agent: any program that edits a tree, in the same box, with the same gates and
 //! the same evidence as a model.
 //!
-//! One effect, run once. If the platform stops while the program runs, the attempt is lost and the
-//! next one begins on a fresh tree, because nobody can say how far the program came. Absent:
+//! One effect, run once. If the platform stops while the program runs, the box that lived on says what
+//! came of it; if the box died too, the attempt is lost and the next one begins on a fresh tree,
+//! because nobody can say how far the program came. Absent:
 //! feedback; a program takes no messages, so failed gates end the task.
 
 use domain::effect::{Effect, EffectResult};
 use domain::evidence::CommandEnd;
+use domain::id::EffectId;
 use domain::task::{AgentEnd, OutcomeReason};
+
+use sandbox::Sandbox;
 
 use crate::port::{Glimpse, Hands, Journal, JournalError};
 use crate::tools::run::{Finished, run_command};
@@ -19,8 +23,6 @@ pub const MAX_OUTPUT_BYTES: u64 = 64 * 1024 * 1024;
 pub struct Program<'a> {
     /// Stores and shows.
     pub journal: &'a dyn Journal,
-    /// The box.
-    pub hands: &'a dyn Hands,
     /// In which attempt.
     pub attempt: u32,
     /// Program and arguments.
@@ -33,35 +35,49 @@ pub struct Program<'a> {
 ///
 /// # Errors
 /// [`JournalError`], after which nothing more may be done for this task.
-pub async fn drive(program: &Program<'_>) -> Result<(), JournalError> {
+pub async fn drive(program: &Program<'_>, hands: &dyn Hands) -> Result<(), JournalError> {
     let effect = Effect::RunCommand { attempt: program.attempt, argv: program.argv.to_vec() };
     let id = program.journal.start(effect).await?;
-    let ran = match program.hands.ready().await {
-        Ok(hands) => {
-            let show = |text: &str| program.journal.show(Glimpse::Output { source: "command", text });
-            let command = Finished::wanted(program.argv, program.time_limit_ms, MAX_OUTPUT_BYTES);
-            run_command(&*hands, id.as_str(), command, &show).await.map_err(|error| error.to_string())
-        }
-        Err(error) => Err(error.to_string()),
-    };
-    match ran {
-        Ok(finished) => {
-            let output_digest = program.journal.keep(&finished.output).await?;
-            let end = agent_end(program.argv, &finished.end);
-            let result = EffectResult::CommandEnded {
-                end: finished.end.clone(),
-                output_tail: finished.tail(),
-                output_digest,
-                duration_ms: finished.duration_ms,
-            };
-            program.journal.end(&id, result).await?;
-            program.journal.finish(program.attempt, end).await
-        }
-        Err(message) => {
-            program.journal.end(&id, crate::native::interrupted_call()).await?;
-            program.journal.finish(program.attempt, AgentEnd::Lost { message }).await
-        }
+    match hands.ready().await {
+        Ok(hands) => in_box(program, &id, &*hands).await,
+        Err(error) => lost(program, &id, error.to_string()).await,
     }
+}
+
+/// Goes on with a run that was under way when the platform stopped: the box that lived on says what
+/// came of it. Without the box the attempt is lost.
+///
+/// # Errors
+/// [`JournalError`], after which nothing more may be done for this task.
+pub async fn recover(program: &Program<'_>, id: &EffectId, hands: Option<&dyn Sandbox>) -> Result<(), JournalError> {
+    match hands {
+        Some(hands) => in_box(program, id, hands).await,
+        None => lost(program, id, "the platform and the sandbox were restarted while the program ran".to_owned()).await,
+    }
+}
+
+async fn in_box(program: &Program<'_>, id: &EffectId, hands: &dyn Sandbox) -> Result<(), JournalError> {
+    let show = |text: &str| program.journal.show(Glimpse::Output { source: "command", text });
+    let command = Finished::wanted(program.argv, program.time_limit_ms, MAX_OUTPUT_BYTES);
+    let finished = match run_command(hands, id.as_str(), command, &show).await {
+        Ok(finished) => finished,
+        Err(error) => return lost(program, id, error.to_string()).await,
+    };
+    let output_digest = program.journal.keep(&finished.output).await?;
+    let end = agent_end(program.argv, &finished.end);
+    let result = EffectResult::CommandEnded {
+        end: finished.end.clone(),
+        output_tail: finished.tail(),
+        output_digest,
+        duration_ms: finished.duration_ms,
+    };
+    program.journal.end(id, result).await?;
+    program.journal.finish(program.attempt, end).await
+}
+
+async fn lost(program: &Program<'_>, id: &EffectId, message: String) -> Result<(), JournalError> {
+    program.journal.end(id, crate::native::interrupted_call()).await?;
+    program.journal.finish(program.attempt, AgentEnd::Lost { message }).await
 }
 
 fn agent_end(argv: &[String], end: &CommandEnd) -> AgentEnd {

@@ -97,6 +97,23 @@ pub struct Unreadable {
     source: serde_json::Error,
 }
 
+impl PendingCall {
+    /// The call that an effect was to run.
+    #[must_use]
+    pub fn of_effect(effect: &Effect) -> Option<Self> {
+        match effect {
+            Effect::RunTool { call_id, tool, input_json, .. } => Some(Self {
+                id: call_id.clone(),
+                tool: tool.clone(),
+                input_json: input_json.clone(),
+                result: None,
+                started: true,
+            }),
+            _ => None,
+        }
+    }
+}
+
 impl Conversation {
     /// A conversation that begins with `first` in every attempt.
     #[must_use]

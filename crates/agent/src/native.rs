@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource, TokenUsage};
-use domain::id::Digest;
+use domain::id::{Digest, EffectId};
 use domain::task::{AgentEnd, OutcomeReason};
 use futures_util::StreamExt as _;
 use model::{Answer, ModelError, Provider, Request, StreamEvent};
-use sandbox::{Advice, SandboxError};
+use sandbox::{Advice, Sandbox, SandboxError};
 
 use crate::conversation::{Conversation, PendingCall};
 use crate::port::{Glimpse, Hands, Journal, JournalError};
@@ -210,12 +210,40 @@ fn elapsed_ms(native: &Native<'_>, begun: jiff::Timestamp) -> u64 {
     u64::try_from(native.journal.now().duration_since(begun).as_millis()).unwrap_or(0)
 }
 
-/// What becomes of a tool call whose effect was open when the platform stopped: at most once, so
-/// it is not run again; the model is told that nobody knows.
+/// What came of a tool call whose effect was open when the platform stopped.
+///
+/// `hands` is the box if it lived on. A command that runs or ran in it is followed from its first
+/// byte of output, and one that never began is run now: the hand knows by the effect's id, so it
+/// runs at most once. Without the box nobody can know, and the model is told so.
+pub async fn recovered_tool(
+    journal: &dyn Journal,
+    hands: Option<&dyn Sandbox>,
+    id: &EffectId,
+    call: &PendingCall,
+) -> EffectResult {
+    let begun = journal.now();
+    let show = |text: &str| journal.show(Glimpse::Output { source: &call.tool, text });
+    let outcome = match hands {
+        Some(hands) => run_tool(hands, id.as_str(), call, &show).await.ok(),
+        None => None,
+    };
+    // An edit that took effect finds nothing to replace the second time.
+    let Some(outcome) = outcome.filter(|outcome| !(outcome.is_error && call.tool == crate::tools::EDIT)) else {
+        return interrupted_tool();
+    };
+    let kept = match &outcome.whole {
+        Some(whole) => journal.keep(whole).await.ok(),
+        None => None,
+    };
+    let duration_ms = u64::try_from(journal.now().duration_since(begun).as_millis()).unwrap_or(0);
+    returned(&outcome, kept, duration_ms)
+}
+
+/// What the model is told of a tool call that nobody can know about: it is not run again.
 #[must_use]
 pub fn interrupted_tool() -> EffectResult {
     EffectResult::ToolReturned {
-        text: "The platform was restarted while this ran. It is not known whether it took effect; look before you repeat it.".to_owned(),
+        text: "The platform and the sandbox were restarted while this ran. It is not known whether it took effect; look before you repeat it.".to_owned(),
         is_error: true,
         output_digest: None,
         duration_ms: 0,

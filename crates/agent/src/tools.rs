@@ -13,6 +13,8 @@ pub mod run;
 
 /// The tool that asks a person.
 pub const ASK: &str = "ask";
+/// The tool that replaces text.
+pub const EDIT: &str = "edit";
 /// Most characters of a tool's output that the model is shown.
 pub const MAX_SHOWN_CHARS: usize = 30_000;
 /// Most lines that `read` gives at once.
@@ -121,9 +123,9 @@ pub fn specs(on_ambiguity: OnAmbiguity) -> Vec<ToolSpec> {
         spec("read", "Read lines of a text file, numbered.", READ),
         spec("write", "Make a file, or replace all of its content. Missing folders are made.", WRITE),
         spec(
-            "edit",
-            "Replace text in a file. `old` must stand in the file exactly as given, and only once unless `all` is true.",
             EDIT,
+            "Replace text in a file. `old` must stand in the file exactly as given, and only once unless `all` is true.",
+            EDIT_SCHEMA,
         ),
         spec(
             "search",
@@ -148,7 +150,7 @@ fn spec(name: &str, description: &str, schema: &str) -> ToolSpec {
 const SHELL: &str = r#"{"type":"object","properties":{"command":{"type":"string","description":"The command line"},"timeout_s":{"type":"integer","description":"Seconds it may take; 120 if left out, at most 3600"}},"required":["command"],"additionalProperties":false}"#;
 const READ: &str = r#"{"type":"object","properties":{"path":{"type":"string","description":"Relative to /workspace, or absolute"},"first_line":{"type":"integer","description":"From 1"},"lines":{"type":"integer","description":"How many; at most 2000"}},"required":["path"],"additionalProperties":false}"#;
 const WRITE: &str = r#"{"type":"object","properties":{"path":{"type":"string"},"content":{"type":"string"}},"required":["path","content"],"additionalProperties":false}"#;
-const EDIT: &str = r#"{"type":"object","properties":{"path":{"type":"string"},"old":{"type":"string"},"new":{"type":"string"},"all":{"type":"boolean","description":"Replace every occurrence"}},"required":["path","old","new"],"additionalProperties":false}"#;
+const EDIT_SCHEMA: &str = r#"{"type":"object","properties":{"path":{"type":"string"},"old":{"type":"string"},"new":{"type":"string"},"all":{"type":"boolean","description":"Replace every occurrence"}},"required":["path","old","new"],"additionalProperties":false}"#;
 const SEARCH: &str = r#"{"type":"object","properties":{"pattern":{"type":"string"},"path":{"type":"string","description":"Folder or file to search in"},"glob":{"type":"string","description":"For example *.rs"}},"required":["pattern"],"additionalProperties":false}"#;
 const ASK_SCHEMA: &str = r#"{"type":"object","properties":{"question":{"type":"string"}},"required":["question"],"additionalProperties":false}"#;
 
@@ -164,7 +166,7 @@ pub fn parse(tool: &str, input_json: &str) -> Result<ToolCall, String> {
         "shell" => input(tool, input_json).map(ToolCall::Shell),
         "read" => input(tool, input_json).map(ToolCall::Read),
         "write" => input(tool, input_json).map(ToolCall::Write),
-        "edit" => input(tool, input_json).map(ToolCall::Edit),
+        EDIT => input(tool, input_json).map(ToolCall::Edit),
         "search" => input(tool, input_json).map(ToolCall::Search),
         ASK => input::<Ask>(tool, input_json).map(|ask| ToolCall::Ask(ask.question)),
         other => Err(format!("there is no tool `{other}`; there are shell, read, write, edit and search")),

@@ -4,7 +4,6 @@
 //! served. Absent: any decision of the product, and the environment, which `settings` has read.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -105,16 +104,7 @@ pub fn sandboxes(settings: &Settings) -> anyhow::Result<LocalProvider> {
 /// The toolchains that boxes see.
 #[must_use]
 pub fn toolchains(inputs: &ToolchainInputs) -> Toolchains {
-    let as_os = |path: &Option<PathBuf>| path.clone().map(PathBuf::into_os_string);
-    Toolchains::detect(&|name: &str| -> Option<OsString> {
-        match name {
-            "HOME" => as_os(&inputs.home),
-            "RUSTUP_HOME" => as_os(&inputs.rustup_home),
-            "CARGO_HOME" => as_os(&inputs.cargo_home),
-            "PATH" => std::env::join_paths(&inputs.path).ok(),
-            _ => None,
-        }
-    })
+    Toolchains::detect(&|name: &str| inputs.get(name))
 }
 
 /// Opens everything and starts it. Ends when `shutdown` is cancelled.

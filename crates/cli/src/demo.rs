@@ -86,6 +86,14 @@ struct EvidenceLine {
 /// What this machine lacks, in words.
 pub async fn run(args: DemoArgs, settings: &Settings, json: bool) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
+    let toolchains = compose::toolchains(&settings.toolchain);
+    let seen = |folder: &Path| folder.join("cargo").is_file();
+    let of_rustup = toolchains.list.iter().any(|found| seen(&found.from.join("bin")));
+    if !of_rustup && !seen(Path::new("/usr/bin")) && !seen(Path::new("/usr/local/bin")) {
+        bail!(
+            "the sample of the demo is a Rust crate, and no cargo was found that a sandbox may see: install Rust with rustup, or set RUSTUP_HOME to where it is"
+        );
+    }
     let scratch = Scratch::make(args.keep)?;
     let mut stage = Stage { screen: Screen::of_stdout(settings.output, json), json };
     stage.opening(args.model.as_deref())?;

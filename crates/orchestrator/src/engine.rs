@@ -1,15 +1,17 @@
 //! The engine: one loop per task that has something left to do.
 //!
-//! A signal gives speed (a command or a submission wakes the task), the store gives truth (after a
-//! start, every unfinished task gets its loop again). Absent: several nodes; the data folder has
-//! one owner.
+//! A signal gives speed (a command or a submission wakes the task), the store gives truth (at the
+//! start and again every few seconds, each task that is due gets its loop). Absent: several nodes;
+//! the data folder has one owner.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::id::TaskId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::handle::{Handle, Shared};
@@ -17,6 +19,9 @@ use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
 use crate::ports::{Ports, Settings};
 use crate::run::Runner;
+
+/// How often the store is asked which tasks are due, in case a signal was lost.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The engine, ready to run.
 pub struct Engine {
@@ -55,9 +60,12 @@ impl Engine {
         for id in unfinished {
             self.run_task(id, &mut running, &mut loops).await;
         }
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                _ = look.tick() => self.run_due(&mut running, &mut loops).await,
                 Some(id) = self.woken.recv() => self.run_task(id, &mut running, &mut loops).await,
                 Some(done) = loops.join_next(), if !loops.is_empty() => match done {
                     Ok(id) => { running.remove(&id); }
@@ -68,6 +76,13 @@ impl Engine {
         loops.shutdown().await;
         self.rest_boxes().await;
         Ok(())
+    }
+
+    async fn run_due(&self, running: &mut HashSet<TaskId>, loops: &mut JoinSet<TaskId>) {
+        let due = self.shared.ports.store.index.due(self.shared.ports.clock.now()).await;
+        for id in due.unwrap_or_default() {
+            self.run_task(id, running, loops).await;
+        }
     }
 
     async fn run_task(&self, id: TaskId, running: &mut HashSet<TaskId>, loops: &mut JoinSet<TaskId>) {

@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent::conversation::PendingCall;
+use agent::port::JournalError;
 use agent::{command, native};
 use domain::effect::{Effect, EffectResult};
 use domain::event::{Event, MessageSource};
@@ -15,9 +17,10 @@ use domain::fold::effect_id;
 use domain::id::{EffectId, SandboxId};
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
-use domain::task::{AgentEnd, AgentSpec, Outcome, OutcomeReason, Task, TaskState, Wait, WaitKind};
+use domain::task::{AgentSpec, Outcome, OutcomeReason, Task, TaskState, Wait, WaitKind};
 use forge::Project;
 use jiff::Timestamp;
+use sandbox::Sandbox;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boxes::BoxHands;
@@ -206,12 +209,7 @@ impl Runner {
     }
 
     async fn run_agent(&self, task: &Task, project: &Project, attempt: u32) -> Result<(), RecordError> {
-        let journal = TaskJournal {
-            shared: self.shared.clone(),
-            log: self.log.clone(),
-            actor: Principal::agent(task.spec.agent.name(), &task.requester),
-            wait_ms: self.settings.wait_ms,
-        };
+        let journal = self.journal(task);
         let Some(id) = task.attempt_sandbox() else { return Ok(()) };
         let hands = BoxHands {
             ports: &self.shared.ports,
@@ -228,18 +226,14 @@ impl Runner {
             AgentSpec::Command { argv } => {
                 let program = command::Program {
                     journal: &journal,
-                    hands: &hands,
                     attempt,
                     argv,
                     time_limit_ms: task.spec.contract.budget.wall_ms,
                 };
-                futures_util::future::join(hands.open(&journal), command::drive(&program)).await.1
+                futures_util::future::join(hands.open(&journal), command::drive(&program, &hands)).await.1
             }
         };
-        match driven {
-            Ok(()) | Err(agent::port::JournalError::Ended) => Ok(()),
-            Err(agent::port::JournalError::Failed(why)) => Err(RecordError::Unreadable { task: task.id.clone(), why }),
-        }
+        self.after_agent(driven)
     }
 
     /// The box opens while the model already reads the task.
@@ -249,7 +243,7 @@ impl Runner {
         project: &Project,
         model: &str,
         (journal, hands): (&TaskJournal, &BoxHands<'_>),
-    ) -> Result<(), agent::port::JournalError> {
+    ) -> Result<(), JournalError> {
         use agent::port::Journal as _;
         let chosen = match self.shared.ports.models.choose(Some(model)) {
             Ok(chosen) => chosen,
@@ -311,18 +305,47 @@ impl Runner {
     }
 
     async fn recover(&self, task: &Task, project: &Project, id: &EffectId, effect: Effect) -> Result<(), RecordError> {
-        let ended = |result| Event::EffectEnded { id: id.clone(), result };
-        match &effect {
+        use agent::port::Journal as _;
+        let recovered = match &effect {
             Effect::OpenSandbox { .. } | Effect::CallModel { .. } => {
-                self.record(vec![ended(native::interrupted_call())]).await
+                self.journal(task).end(id, native::interrupted_call()).await
             }
-            Effect::RunTool { .. } => self.record(vec![ended(native::interrupted_tool())]).await,
-            Effect::RunCommand { attempt, .. } => {
-                let message = "the platform was restarted while the program ran".to_owned();
-                let lost = Event::AgentEnded { attempt: *attempt, end: AgentEnd::Lost { message } };
-                self.record(vec![ended(native::interrupted_call()), lost]).await
+            Effect::RunTool { .. } => {
+                let Some(call) = PendingCall::of_effect(&effect) else { return Ok(()) };
+                let (journal, alive) = (self.journal(task), self.living_box(task).await);
+                let result = native::recovered_tool(&journal, alive.as_deref(), id, &call).await;
+                journal.end(id, result).await
             }
-            _ => self.finish(task, project, id, &effect).await,
+            Effect::RunCommand { attempt, argv } => {
+                let (journal, alive) = (self.journal(task), self.living_box(task).await);
+                let time_limit_ms = task.spec.contract.budget.wall_ms;
+                let program = command::Program { journal: &journal, attempt: *attempt, argv, time_limit_ms };
+                command::recover(&program, id, alive.as_deref()).await
+            }
+            _ => return self.finish(task, project, id, &effect).await,
+        };
+        self.after_agent(recovered)
+    }
+
+    /// The attempt's box, if it lived on while the platform did not.
+    async fn living_box(&self, task: &Task) -> Option<Arc<dyn Sandbox>> {
+        self.shared.ports.boxes.attach(&task.attempt_sandbox()?).await.ok().flatten()
+    }
+
+    fn journal(&self, task: &Task) -> TaskJournal {
+        TaskJournal {
+            shared: self.shared.clone(),
+            log: self.log.clone(),
+            actor: Principal::agent(task.spec.agent.name(), &task.requester),
+            wait_ms: self.settings.wait_ms,
+        }
+    }
+
+    /// A task that ended meanwhile is no error.
+    fn after_agent(&self, done: Result<(), JournalError>) -> Result<(), RecordError> {
+        match done {
+            Ok(()) | Err(JournalError::Ended) => Ok(()),
+            Err(JournalError::Failed(why)) => Err(RecordError::Unreadable { task: self.log.id().clone(), why }),
         }
     }
 

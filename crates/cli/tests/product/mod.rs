@@ -135,6 +135,16 @@ impl Product {
         lock.split_whitespace().find_map(|word| word.parse().ok())
     }
 
+    /// Kills every box of this data folder, as a power cut would.
+    pub fn kill_boxes(&self) {
+        for entry in std::fs::read_dir(self.data().join("sandboxes/run")).unwrap().flatten() {
+            let record = std::fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
+            if let Some(pid) = record.split_whitespace().next() {
+                assert!(Command::new("kill").args(["-9", pid]).status().unwrap().success());
+            }
+        }
+    }
+
     /// Kills the server as a power cut would: no signal handler runs.
     pub fn kill_server(&self) {
         let pid = self.server_pid().expect("no server runs");
