@@ -4,5 +4,8 @@
 //! judge.
 
 pub mod engine;
-mod idle;
+mod report;
+mod scripted;
+mod server;
 mod stats;
+mod timeline;

@@ -1,29 +1,41 @@
-//! The memory of a server that has nothing to do.
+//! A server of its own for the bench: started on a fresh data folder, asked for its health on the
+//! unix socket, weighed by the kernel's figures, and stopped.
 //!
-//! Starts `chargehand serve` on a fresh data folder, waits for its own health check on the unix
-//! socket, lets it settle, reads the kernel's figures and stops it.
+//! Absent: this machine's settings and keys; the server and its commands see neither.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::proc;
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
-const STOPPED_WITHIN: Duration = Duration::from_secs(10);
-/// What start-up left behind is freed or paged out by then.
+const STOPPED_WITHIN: Duration = Duration::from_secs(30);
+/// What start-up or work left behind is freed or paged out by then.
 const SETTLE: Duration = Duration::from_secs(3);
+/// What a server and its commands must not find: somebody's settings, keys and folders.
+const UNSEEN: [&str; 9] = [
+    "CHARGEHAND_MODEL",
+    "CHARGEHAND_LISTEN",
+    "CHARGEHAND_TOKEN",
+    "CHARGEHAND_LOG",
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_BASE_URL",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "XDG_DATA_HOME",
+];
 
 /// What the kernel says about a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Its share of the memory that it is mapped to: what the machine would get back.
     pub pss_bytes: u64,
@@ -31,75 +43,118 @@ pub struct Memory {
     pub rss_bytes: u64,
 }
 
-/// The server's figures, and how long it took to start.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Idle {
-    /// Memory when settled.
-    #[serde(flatten)]
-    pub memory: Memory,
-    /// From start to the first healthy answer.
+/// A running server with folders of its own. It ends with this value.
+pub struct Server {
+    child: Child,
+    program: PathBuf,
+    home: TempDir,
+    /// From its start to the first healthy answer.
     pub ready_ms: f64,
 }
 
-/// Ends the server also when something else fails.
-struct Running(Child);
+impl Server {
+    /// Starts `program serve` and waits until it is healthy.
+    pub fn start(program: &Path) -> anyhow::Result<Self> {
+        // A short path: a unix socket's name has at most 107 bytes.
+        let home = tempfile::Builder::new().prefix("cb-").tempdir().context("cannot make a scratch folder")?;
+        std::fs::write(home.path().join("settings.toml"), "").context("cannot write empty settings")?;
+        let log = File::create(home.path().join("serve.log")).context("cannot make the server's log")?;
+        let began = Instant::now();
+        let child = command(program, home.path())
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("cannot share the server's log")?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {} serve", program.display()))?;
+        let mut server = Self { child, program: program.to_owned(), home, ready_ms: 0.0 };
+        let socket = data(server.home.path()).join("chargehand.sock");
+        while !is_healthy(&socket) {
+            if let Some(status) = server.child.try_wait().context("cannot look after the server")? {
+                bail!("the server ended ({status}) instead of getting ready; it said:\n{}", server.said());
+            }
+            if began.elapsed() > READY_WITHIN {
+                bail!("the server was not healthy within {} s; it said:\n{}", READY_WITHIN.as_secs(), server.said());
+            }
+            sleep(Duration::from_millis(2));
+        }
+        server.ready_ms = began.elapsed().as_secs_f64() * 1000.0;
+        Ok(server)
+    }
 
-impl Drop for Running {
+    /// A folder for whatever the tasks need beside the data folder.
+    pub fn scratch(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// A command of the product that speaks to this server.
+    pub fn client(&self) -> Command {
+        command(&self.program, self.home.path())
+    }
+
+    /// The end of what the server logged.
+    pub fn said(&self) -> String {
+        let text = std::fs::read_to_string(self.home.path().join("serve.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+
+    /// Its memory after it had nothing to do for some seconds.
+    pub fn settled_memory(&self) -> anyhow::Result<Memory> {
+        sleep(SETTLE);
+        let rollup = format!("/proc/{}/smaps_rollup", self.child.id());
+        let text = std::fs::read_to_string(&rollup).with_context(|| format!("cannot read {rollup}"))?;
+        memory(&text).with_context(|| format!("{rollup} has no Pss and Rss"))
+    }
+
+    /// Ends it by the product's own command; fails if it is still there afterwards.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        proc::captured(self.client().arg("stop"))?;
+        self.has_ended(STOPPED_WITHIN).then_some(()).context("the server still runs after `chargehand stop`")
+    }
+
+    fn has_ended(&mut self, within: Duration) -> bool {
+        let asked = Instant::now();
+        while asked.elapsed() < within {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for Server {
+    /// Also when something else failed; asked first, so that its sandboxes go with it.
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if !self.has_ended(STOPPED_WITHIN) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
-/// Measures one start of this binary.
-pub fn measure(program: &Path) -> anyhow::Result<Idle> {
-    let scratch = tempfile::tempdir().context("cannot make a scratch folder")?;
-    let data = scratch.path().join("data");
-    let log_path = scratch.path().join("serve.log");
-    let log = File::create(&log_path).context("cannot make the server's log")?;
-    let started = Instant::now();
-    let child = proc::built(program)
-        .arg("serve")
-        .arg("--data-dir")
-        .arg(&data)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().context("cannot share the server's log")?)
-        .stderr(log)
-        .spawn()
-        .with_context(|| format!("cannot start {} serve", program.display()))?;
-    let mut server = Running(child);
-    let socket = data.join("chargehand.sock");
-    let said = || std::fs::read_to_string(&log_path).unwrap_or_default();
-    while !is_healthy(&socket) {
-        if let Some(status) = server.0.try_wait().context("cannot look after the server")? {
-            bail!("the server ended ({status}) instead of getting ready; it said:\n{}", said());
-        }
-        if started.elapsed() > READY_WITHIN {
-            bail!("the server was not healthy within {} s; it said:\n{}", READY_WITHIN.as_secs(), said());
-        }
-        sleep(Duration::from_millis(2));
-    }
-    let ready_ms = started.elapsed().as_secs_f64() * 1000.0;
-    sleep(SETTLE);
-    let rollup = format!("/proc/{}/smaps_rollup", server.0.id());
-    let text = std::fs::read_to_string(&rollup).with_context(|| format!("cannot read {rollup}"))?;
-    let memory = memory(&text).with_context(|| format!("{rollup} has no Pss and Rss"))?;
-    stop(&mut server)?;
-    Ok(Idle { memory, ready_ms })
+fn data(home: &Path) -> PathBuf {
+    home.join("data")
 }
 
-/// Asks for an orderly end.
-fn stop(server: &mut Running) -> anyhow::Result<()> {
-    let pid = i32::try_from(server.0.id()).ok().and_then(Pid::from_raw).context("the server has no process id")?;
-    kill_process(pid, Signal::TERM).context("cannot ask the server to stop")?;
-    let asked = Instant::now();
-    while server.0.try_wait().context("cannot look after the server")?.is_none() {
-        if asked.elapsed() > STOPPED_WITHIN {
-            bail!("the server did not stop within {} s of SIGTERM", STOPPED_WITHIN.as_secs());
-        }
-        sleep(Duration::from_millis(10));
+fn command(program: &Path, home: &Path) -> Command {
+    let mut command = proc::built(program);
+    command
+        .env("CHARGEHAND_DATA_DIR", data(home))
+        .env("CHARGEHAND_CONFIG", home.join("settings.toml"))
+        .env("XDG_CONFIG_HOME", home);
+    for name in UNSEEN {
+        command.env_remove(name);
     }
-    Ok(())
+    command
 }
 
 /// Whether the server answers `GET /v1/health` with success. No answer yet is no error.
@@ -169,7 +224,17 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error_with_its_own_words() {
-        let error = measure(Path::new("/bin/echo")).unwrap_err().to_string();
-        assert!(error.contains("instead of getting ready") && error.contains("serve --data-dir"), "{error}");
+        let error = Server::start(Path::new("/bin/echo")).err().unwrap().to_string();
+        assert!(error.contains("instead of getting ready") && error.contains("\nserve"), "{error}");
+    }
+
+    #[test]
+    fn a_server_and_its_commands_see_nobodys_settings_and_keys() {
+        let command = command(Path::new("chargehand"), Path::new("/tmp/ch-x"));
+        let set: Vec<_> = command.get_envs().collect();
+        for name in UNSEEN {
+            assert!(set.contains(&(name.as_ref(), None)), "{name}");
+        }
+        assert!(set.contains(&("CHARGEHAND_DATA_DIR".as_ref(), Some("/tmp/ch-x/data".as_ref()))));
     }
 }

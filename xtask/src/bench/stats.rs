@@ -1,9 +1,7 @@
 //! Percentiles over a handful of measurements.
 
-use serde::Serialize;
-
 /// Median and near-worst of some measurements, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentiles {
     /// Half of the runs took at most this.
     pub p50: f64,
@@ -23,6 +21,11 @@ impl Percentiles {
 fn rank(sorted: &[f64], percent: usize) -> Option<f64> {
     let place = (sorted.len() * percent).div_ceil(100);
     sorted.get(place.saturating_sub(1)).copied()
+}
+
+/// A figure as it is reported: no more digits than were measured.
+pub fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
 }
 
 #[cfg(test)]
