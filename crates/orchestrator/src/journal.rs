@@ -102,7 +102,8 @@ impl Journal for TaskJournal {
     }
 
     async fn events_after(&self, seq: u64) -> Result<Vec<Envelope>, JournalError> {
-        Ok(self.log.events_after(seq).await.iter().map(|event| (**event).clone()).collect())
+        let events = self.log.events_after(seq).await.map_err(stopped)?;
+        Ok(events.iter().map(|event| (**event).clone()).collect())
     }
 
     async fn keep(&self, bytes: &[u8]) -> Result<Digest, JournalError> {

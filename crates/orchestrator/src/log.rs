@@ -1,11 +1,11 @@
-//! One task's log in memory: the events as stored, their fold, and the one way to add to them.
+//! One task's log: the task as folded, its newest events, and the one way to add to them.
 //!
 //! [`TaskLog::record`] is the only place in the program that appends to a task. It decides on the
 //! state that it holds, folds the new events before it stores them, and stores them before it
 //! tells anybody. Whoever else holds the log sees the new state when the append has been
 //! acknowledged. Absent: what should happen next.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use domain::event::{EVENT_VERSION, Envelope, Event};
@@ -23,6 +23,8 @@ use crate::ports::Clock;
 
 /// Events read from the store at once.
 const PAGE: u32 = 1_000;
+/// Events kept in memory, so that a waiting task costs little however long its history is.
+const TAIL: usize = 128;
 /// How often an append is tried again after somebody else's.
 const MAX_CONFLICTS: u32 = 5;
 
@@ -49,8 +51,24 @@ pub enum RecordError {
 }
 
 struct State {
-    events: Vec<Arc<Envelope>>,
     task: Task,
+    /// The newest events, oldest first; older ones are read from the store when somebody asks.
+    tail: VecDeque<Arc<Envelope>>,
+}
+
+impl State {
+    fn push(&mut self, envelope: Envelope) {
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(Arc::new(envelope));
+    }
+
+    /// The events after `seq`, if all of them are in memory.
+    fn after(&self, seq: u64) -> Option<Vec<Arc<Envelope>>> {
+        let known = seq >= self.task.seq || self.tail.front().is_some_and(|oldest| oldest.seq <= seq + 1);
+        known.then(|| self.tail.iter().filter(|event| event.seq > seq).cloned().collect())
+    }
 }
 
 /// One task's log.
@@ -93,10 +111,20 @@ impl TaskLog {
     }
 
     /// The events after `seq`.
-    pub async fn events_after(&self, seq: u64) -> Vec<Arc<Envelope>> {
-        let state = self.state.lock().await;
-        let from = usize::try_from(seq).unwrap_or(usize::MAX);
-        state.events.get(from..).unwrap_or_default().to_vec()
+    ///
+    /// # Errors
+    /// [`RecordError::Unreadable`] if older ones can't be read from the store.
+    pub async fn events_after(&self, seq: u64) -> Result<Vec<Arc<Envelope>>, RecordError> {
+        if let Some(events) = self.state.lock().await.after(seq) {
+            return Ok(events);
+        }
+        let mut events = Vec::new();
+        read_after(&self.store, &self.id, seq, |envelope| {
+            events.push(Arc::new(envelope));
+            Ok(())
+        })
+        .await?;
+        Ok(events)
     }
 
     /// Returns when the task has ended.
@@ -157,7 +185,7 @@ impl TaskLog {
             };
             match self.store.log.append(append).await {
                 Ok(_) => {
-                    state.events.extend(envelopes.into_iter().map(Arc::new));
+                    envelopes.into_iter().for_each(|envelope| state.push(envelope));
                     state.task = task.clone();
                     self.head.send_replace((task.seq, task.state.is_terminal()));
                     self.live.tell(&self.id, Live::Stored { seq: task.seq });
@@ -183,27 +211,47 @@ fn wake_at(task: &Task, now: Timestamp) -> Option<Timestamp> {
     })
 }
 
-async fn read(store: &Store, id: &TaskId) -> Result<State, RecordError> {
+/// Hands each stored event after `seq` to `take`, page by page.
+async fn read_after(
+    store: &Store,
+    id: &TaskId,
+    seq: u64,
+    mut take: impl FnMut(Envelope) -> Result<(), RecordError>,
+) -> Result<(), RecordError> {
     let unreadable = |why: String| RecordError::Unreadable { task: id.clone(), why };
-    let mut events: Vec<Arc<Envelope>> = Vec::new();
+    let mut after = seq;
     loop {
-        let after = events.last().map_or(0, |event| event.seq);
         let page = store.log.read(id, after, PAGE).await.map_err(|error| unreadable(error.to_string()))?;
         let last = page.len() < PAGE as usize;
         for stored in page {
-            let envelope = Envelope::decode(&stored.bytes)
-                .map_err(|error| unreadable(format!("event {}: {error}", stored.seq)))?;
-            events.push(Arc::new(envelope));
+            after = stored.seq;
+            let decoded = Envelope::decode(&stored.bytes);
+            take(decoded.map_err(|error| unreadable(format!("event {after}: {error}")))?)?;
         }
         if last {
-            break;
+            return Ok(());
         }
     }
-    if events.is_empty() {
-        return Err(RecordError::NotFound(id.clone()));
-    }
-    let task = fold::fold(events.iter().map(AsRef::as_ref))?;
-    Ok(State { events, task })
+}
+
+async fn read(store: &Store, id: &TaskId) -> Result<State, RecordError> {
+    let mut state: Option<State> = None;
+    read_after(store, id, 0, |envelope| {
+        match &mut state {
+            None => {
+                let mut begun = State { task: fold::begin(&envelope)?, tail: VecDeque::new() };
+                begun.push(envelope);
+                state = Some(begun);
+            }
+            Some(state) => {
+                fold::apply(&mut state.task, &envelope)?;
+                state.push(envelope);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    state.ok_or_else(|| RecordError::NotFound(id.clone()))
 }
 
 /// The logs that somebody holds right now. Each task has at most one, so there is one writer.
@@ -266,7 +314,8 @@ impl Logs {
         };
         self.store.log.append(append).await?;
         let id = first.task.clone();
-        let log = self.hold(TaskLog::holding(self, id.clone(), State { events: vec![Arc::new(first)], task }));
+        let log =
+            self.hold(TaskLog::holding(self, id.clone(), State { task, tail: VecDeque::from([Arc::new(first)]) }));
         self.live.tell(&id, Live::Stored { seq: 1 });
         Ok(log)
     }
