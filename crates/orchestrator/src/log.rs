@@ -320,3 +320,99 @@ impl Logs {
         Ok(log)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::contract::Contract;
+    use domain::id::CommitSha;
+    use domain::task::{AgentSpec, Outcome, OutcomeReason, RepoSpec, TaskSpec, TaskState};
+
+    struct FixedClock;
+    impl Clock for FixedClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::UNIX_EPOCH
+        }
+    }
+
+    async fn fresh() -> (Logs, Arc<TaskLog>) {
+        let logs = Logs::new(store::memory::open(), LiveHub::default(), Arc::new(FixedClock));
+        let base = CommitSha::parse(&"a".repeat(40)).unwrap();
+        let spec = TaskSpec {
+            goal: "mend it".into(),
+            repo: RepoSpec { origin: "/repo".into(), base_branch: "main".into(), base },
+            agent: AgentSpec::Command { argv: vec!["true".into()] },
+            contract: Contract::default(),
+        };
+        let first = Envelope {
+            v: EVENT_VERSION,
+            task: TaskId::from_random(1),
+            seq: 1,
+            at: Timestamp::UNIX_EPOCH,
+            actor: Principal::person("ada"),
+            event: Event::TaskSubmitted { spec: Box::new(spec), notes: vec![] },
+        };
+        let log = logs.create(first, None).await.unwrap();
+        (logs, log)
+    }
+
+    async fn note(log: &TaskLog, text: &str) -> Result<Task, RecordError> {
+        let event = Event::Noted { text: text.to_owned() };
+        log.record(&Principal::platform(), |_| Ok::<_, RecordError>((vec![event.clone()], ())))
+            .await
+            .map(|(task, ())| task)
+    }
+
+    #[tokio::test]
+    async fn many_at_once_record_one_after_the_other_without_a_gap() {
+        let (_logs, log) = fresh().await;
+        let all = (0..50).map(|n| {
+            let log = log.clone();
+            async move { note(&log, &n.to_string()).await.unwrap() }
+        });
+        futures_util::future::join_all(all).await;
+        let seqs: Vec<u64> = log.events_after(0).await.unwrap().iter().map(|event| event.seq).collect();
+        assert_eq!(seqs, (1..=51).collect::<Vec<u64>>());
+        assert_eq!(log.task().await.notes.len(), 50);
+    }
+
+    #[tokio::test]
+    async fn an_append_that_was_stored_unseen_is_found_and_built_upon() {
+        let (logs, log) = fresh().await;
+        // Another holder of the same store stands for an append whose caller was canceled.
+        let others = Logs::new(logs.store.clone(), LiveHub::default(), Arc::new(FixedClock));
+        note(&*others.open(log.id()).await.unwrap(), "theirs").await.unwrap();
+        let task = note(&log, "ours").await.unwrap();
+        assert_eq!((task.seq, task.notes.as_slice()), (3, &["theirs".to_owned(), "ours".to_owned()][..]));
+    }
+
+    #[tokio::test]
+    async fn events_older_than_those_in_memory_come_from_the_store() {
+        let (_logs, log) = fresh().await;
+        for n in 0..(TAIL * 2) {
+            note(&log, &n.to_string()).await.unwrap();
+        }
+        assert_eq!(log.events_after(0).await.unwrap().len(), TAIL * 2 + 1);
+        assert_eq!(log.events_after(TAIL as u64 * 2).await.unwrap().len(), 1);
+        assert!(log.events_after(TAIL as u64 * 2 + 1).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_can_not_follow_is_not_stored() {
+        let (logs, log) = fresh().await;
+        let outcome = Outcome { reason: OutcomeReason::User, message: "no".into() };
+        let end = Event::TaskEnded { state: TaskState::Canceled, outcome };
+        log.record(&Principal::platform(), |_| Ok::<_, RecordError>((vec![end.clone()], ()))).await.unwrap();
+        log.ended().await;
+        let again = log.record(&Principal::platform(), |_| Ok::<_, RecordError>((vec![end.clone()], ()))).await;
+        assert!(matches!(again, Err(RecordError::Illegal(_))));
+        assert_eq!(logs.store.log.head(log.id()).await.unwrap().unwrap().seq, 2);
+    }
+
+    #[tokio::test]
+    async fn a_task_has_one_log_however_many_hold_it() {
+        let (logs, log) = fresh().await;
+        let again = logs.open(log.id()).await.unwrap();
+        assert!(Arc::ptr_eq(&log, &again));
+    }
+}
