@@ -91,11 +91,13 @@ fn build(workspace: &Workspace, options: &Options) -> anyhow::Result<Built> {
 }
 
 fn measure(built: &Built, options: &Options) -> anyhow::Result<Measured> {
-    let load_1m = load()?;
     let spawns_ms = spawn_floor()?;
     eprintln!("bench: idle server");
     let server = Server::start(&built.chargehand)?;
+    // Nothing of ours works while the server settles: what is busy then is somebody else's.
+    let before = ticks()?;
     let idle = server.settled_memory()?;
+    let others_cpu_percent = before.busy_percent_until(ticks()?);
     eprintln!("bench: {} scripted tasks", options.runs);
     let script = Script::write(&server)?;
     let tasks = (0..options.runs).map(|_| script.run()).collect::<anyhow::Result<_>>()?;
@@ -104,7 +106,16 @@ fn measure(built: &Built, options: &Options) -> anyhow::Result<Measured> {
     server.stop()?;
     eprintln!("bench: appends");
     let append = last_json(&proc::captured(&mut proc::built(&built.append_bench))?)?;
-    Ok(Measured { profile: options.profile(), load_1m, ready_ms, idle, after_tasks, spawns_ms, tasks, append })
+    Ok(Measured {
+        profile: options.profile(),
+        others_cpu_percent,
+        ready_ms,
+        idle,
+        after_tasks,
+        spawns_ms,
+        tasks,
+        append,
+    })
 }
 
 /// What starting and ending the smallest program takes, in milliseconds, again and again.
@@ -119,10 +130,33 @@ fn spawn_floor() -> anyhow::Result<Vec<f64>> {
     (0..SPAWNS).map(once).collect()
 }
 
-/// How many processes wanted to run over the last minute: other work on the machine shows here.
-fn load() -> anyhow::Result<f64> {
-    let text = std::fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).context("/proc/loadavg has no load average")
+/// The processors' time since the machine started, in the kernel's ticks.
+#[derive(Debug, Clone, Copy)]
+struct Ticks {
+    busy: u64,
+    all: u64,
+}
+
+impl Ticks {
+    #[expect(clippy::cast_precision_loss, reason = "a share of some hundred ticks")]
+    fn busy_percent_until(self, later: Self) -> f64 {
+        let all = later.all.saturating_sub(self.all).max(1);
+        100.0 * later.busy.saturating_sub(self.busy) as f64 / all as f64
+    }
+}
+
+fn ticks() -> anyhow::Result<Ticks> {
+    let text = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    parse_ticks(&text).context("/proc/stat has no line for all processors")
+}
+
+/// `cpu` user, nice, system, idle, iowait, irq, softirq, steal; guests are part of user and nice.
+fn parse_ticks(text: &str) -> Option<Ticks> {
+    let fields = text.lines().find_map(|line| line.strip_prefix("cpu "))?.split_whitespace().take(8);
+    let fields: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    let all = fields.iter().sum();
+    let idle: u64 = fields.get(3..5)?.iter().sum();
+    Some(Ticks { busy: all - idle, all })
 }
 
 /// The last line of some output, as JSON.
@@ -166,8 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_load_and_its_spawn_floor_can_be_measured() {
-        assert!(load().unwrap() >= 0.0);
+    fn what_others_use_of_the_processors_is_a_share_of_their_time() {
+        let before = parse_ticks("cpu  100 10 50 1000 40 0 0 0 7 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n").unwrap();
+        let after = parse_ticks("cpu  120 20 60 1040 60 0 0 0 9 0\n").unwrap();
+        assert!((before.busy_percent_until(after) - 40.0).abs() < 1e-9);
+        assert!(parse_ticks("intr 1 2 3\n").is_none() && parse_ticks("cpu  1 2 3\n").is_none());
+        assert!(ticks().unwrap().all > 0);
+    }
+
+    #[test]
+    fn the_spawn_floor_can_be_measured() {
         let floor = spawn_floor().unwrap();
         assert!(floor.len() == SPAWNS && floor.iter().all(|ms| *ms > 0.0));
     }

@@ -33,8 +33,8 @@ pub struct AppendBench {
 /// Everything that was measured in this run.
 pub struct Measured {
     pub profile: &'static str,
-    /// The machine's load average over the last minute, before anything was measured.
-    pub load_1m: f64,
+    /// How busy the processors were with other work, just before the tasks.
+    pub others_cpu_percent: f64,
     pub ready_ms: f64,
     pub idle: Memory,
     pub after_tasks: Memory,
@@ -50,7 +50,7 @@ pub struct Report {
     profile: &'static str,
     cores: usize,
     runs: usize,
-    load_1m: f64,
+    others_cpu_percent: f64,
     first_request_p50_ms: f64,
     first_request_p95_ms: f64,
     three_turn_task_p50_ms: f64,
@@ -115,7 +115,7 @@ impl Report {
             profile: measured.profile,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             runs: tasks.len(),
-            load_1m: measured.load_1m,
+            others_cpu_percent: rounded(measured.others_cpu_percent),
             first_request_p50_ms: first_request.p50,
             first_request_p95_ms: first_request.p95,
             three_turn_task_p50_ms: task.p50,
@@ -150,8 +150,8 @@ impl Report {
         );
         let memory = |rss: f64, pss: f64| format!("RSS {rss:.1} MB, PSS {pss:.1} MB");
         let head = format!(
-            "engine, {} build, {} cores, load {:.2}, {} scripted tasks of {TURNS} turns\n",
-            self.profile, self.cores, self.load_1m, self.runs
+            "engine, {} build, {} cores, {:.0} % busy with other work, {} scripted tasks of {TURNS} turns\n",
+            self.profile, self.cores, self.others_cpu_percent, self.runs
         );
         let rows = [
             row(
@@ -256,7 +256,7 @@ mod tests {
         let append = r#"{"append_events_per_s_1":700.0,"append_ms_p50_1":1.3,"append_events_per_s_16":5000,"append_events_per_s_64":9000,"event_bytes":400,"fdatasync_floor_ms_p50":0.9,"fdatasync_floor_ms_p99":2.0,"fdatasync_floor_after_ms_p50":1.1,"optimized":true}"#;
         Measured {
             profile: "release",
-            load_1m: 1.5,
+            others_cpu_percent: 12.0,
             ready_ms: 35.0,
             idle: Memory { pss_bytes: 21_000_000, rss_bytes: 30_000_000 },
             after_tasks: Memory { pss_bytes: 25_040_000, rss_bytes: 34_000_000 },
@@ -300,6 +300,7 @@ mod tests {
     fn people_get_rows_with_floors_and_aims_and_effects_in_the_order_in_which_they_happen() {
         let text = Report::of(&measured(vec![ran(12.0), ran(10.0), ran(11.0)])).unwrap().rows();
         for expected in [
+            "12 % busy with other work",
             "p50 11.0 ms    p95 12.0 ms",
             "aim: p50 within 50 ms",
             "9000 /s (64), 5000 /s (16), 700 /s (1)",
