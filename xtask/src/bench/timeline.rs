@@ -45,6 +45,9 @@ enum Event {
     WaitStarted {
         wait: Wait,
     },
+    TaskEnded {
+        outcome: Outcome,
+    },
     #[serde(other)]
     Other,
 }
@@ -87,6 +90,11 @@ struct Wait {
     reason: String,
 }
 
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    message: String,
+}
+
 /// One scripted task, in milliseconds.
 #[derive(Debug, PartialEq)]
 pub struct Timeline {
@@ -125,10 +133,8 @@ pub fn of_log(log: &str) -> anyhow::Result<Timeline> {
         Some(line) if matches!(line.event, Event::TaskSubmitted) => line.at,
         _ => bail!("the log does not begin with the task's acceptance"),
     };
-    let review = lines
-        .iter()
-        .position(|line| matches!(&line.event, Event::WaitStarted { .. }))
-        .context("the task never waited for anybody")?;
+    let review = lines.iter().position(|line| matches!(&line.event, Event::WaitStarted { .. }));
+    let review = review.with_context(|| never_waited(&lines))?;
     let (until, _) = lines.split_at(review + 1);
     let reviewed = until.last().map_or(accepted, |line| line.at);
     let mut effects = effects(&lines)?;
@@ -152,6 +158,14 @@ pub fn of_log(log: &str) -> anyhow::Result<Timeline> {
         events: until.len(),
         effects_ms,
     })
+}
+
+fn never_waited(lines: &[Line]) -> String {
+    let end = lines.iter().rev().find_map(|line| match &line.event {
+        Event::TaskEnded { outcome } => Some(outcome.message.as_str()),
+        _ => None,
+    });
+    format!("the task never waited for anybody; {}", end.unwrap_or("it has not ended"))
 }
 
 fn read(log: &str) -> anyhow::Result<Vec<Line>> {
@@ -346,6 +360,7 @@ mod tests {
             ("\"sandbox_opened\"", "\"failed\",\"message\":\"no namespaces\"", "no namespaces"),
             ("\"run_tool\",\"tool\":\"write\"", "\"run_tool\",\"tool\":\"read\"", "not the scripted task"),
             ("wait_started", "noted", "never waited"),
+            ("\"wait_started\",", "\"task_ended\",\"outcome\":{\"message\":\"no answer left\"},", "no answer left"),
             ("task_submitted", "noted", "acceptance"),
             ("17:00:00.361Z", "yesterday", "yesterday"),
         ] {
