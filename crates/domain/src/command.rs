@@ -90,6 +90,14 @@ pub enum Refusal {
         /// The change.
         head: String,
     },
+    /// What would land is not proved.
+    #[error("{commit} can't land: these gates fail on it: {gates}. `say` what to do, `reject` or `cancel`")]
+    GatesFailed {
+        /// What would land.
+        commit: String,
+        /// Which gates.
+        gates: String,
+    },
     /// The branch is being moved at this moment.
     #[error("the change is landing right now; `show` tells what came of it")]
     Landing,
@@ -130,6 +138,10 @@ pub fn decide(task: &Task, command: &Command, who: &Principal) -> Result<Vec<Eve
             let change = reviewable(task)?;
             if !task.is_approved() {
                 return Err(Refusal::NotApproved { head: change.head.short().to_owned() });
+            }
+            if let Some(failed) = task.judgement.as_ref().filter(|judgement| !judgement.passed) {
+                let (commit, gates) = (change.commit.short().to_owned(), failed.failed.join(", "));
+                return Err(Refusal::GatesFailed { commit, gates });
             }
             Ok(vec![Event::LandRequested { head: change.head.clone(), update_worktree: *update_worktree }])
         }
@@ -183,6 +195,9 @@ fn is_landing(task: &Task) -> bool {
 /// Ends the task in the same append, unless a landing is under way: then the landing's result
 /// decides, and the end names the race.
 fn cancel(task: &Task, reason: &str) -> Vec<Event> {
+    if task.cancel_requested {
+        return Vec::new();
+    }
     let reason = if reason.is_empty() { "canceled".to_owned() } else { reason.to_owned() };
     let mut events = vec![Event::CancelRequested { reason: reason.clone() }];
     if is_landing(task) {

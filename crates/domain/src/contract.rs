@@ -271,6 +271,13 @@ impl Contract {
             return Err(ContractError::Version { given: self.contract.clone() });
         }
         let not = |field, value: String, instead| Err(ContractError::NotEnforced { field, value, instead });
+        if self.invocation.source.is_some() || self.invocation.event_id.is_some() {
+            return not("invocation.source", "set".into(), "leave source and event_id out; they belong to events");
+        }
+        if self.observability.level != ObservabilityLevel::Full {
+            let level = format!("{:?}", self.observability.level).to_lowercase();
+            return not("observability.level", level, "every step is recorded and shown; use `full`");
+        }
         if self.invocation.mode == InvocationMode::Event {
             return not("invocation.mode", "event".into(), "triggers are not part of this version; use `explicit`");
         }
@@ -308,8 +315,10 @@ impl Contract {
                 "boxes have no network; leave it empty",
             );
         }
-        if self.budget.turns == 0 || self.budget.wall_ms == 0 {
-            return Err(ContractError::Invalid { field: "budget", why: "turns and wall_ms must be at least 1".into() });
+        let budget = &self.budget;
+        if budget.turns == 0 || budget.wall_ms == 0 || budget.tokens == Some(0) || budget.money_micro_usd == Some(0) {
+            let why = "each limit must be at least 1; leave tokens or money_micro_usd out for no limit of that kind";
+            return Err(ContractError::Invalid { field: "budget", why: why.into() });
         }
         let mut names: Vec<&str> = Vec::new();
         for gate in &self.gates {

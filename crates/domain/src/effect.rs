@@ -173,6 +173,14 @@ pub struct TokenUsage {
 }
 
 impl TokenUsage {
+    /// Adds another call's tokens; numbers from a provider may be any.
+    pub const fn add(&mut self, other: &Self) {
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.cache_read_tokens = self.cache_read_tokens.saturating_add(other.cache_read_tokens);
+        self.cache_write_tokens = self.cache_write_tokens.saturating_add(other.cache_write_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+    }
+
     /// All classes together.
     #[must_use]
     pub const fn total(&self) -> u64 {

@@ -198,7 +198,13 @@ impl Envelope {
     /// # Errors
     /// If the bytes are not an event of a version that this build knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        let envelope: Self = serde_json::from_slice(bytes)?;
+        if envelope.v == EVENT_VERSION {
+            Ok(envelope)
+        } else {
+            let why = format!("event version {}, this build reads {EVENT_VERSION}", envelope.v);
+            Err(serde::de::Error::custom(why))
+        }
     }
 }
 

@@ -11,8 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Effect, EffectResult, FailureClass};
 use crate::event::{Envelope, Event, MessageSource};
-use crate::id::EffectId;
-use crate::task::{AgentEnd, Approval, Attempt, Change, Failures, LandRequest, OpenEffect, Task, TaskSpec, TaskState};
+use crate::id::{CommitSha, EffectId};
+use crate::task::{
+    AgentEnd, Approval, Attempt, Change, Failures, LandRequest, OpenEffect, Task, TaskSpec, TaskState, Tier, WaitKind,
+};
 
 /// Least delay before a failed effect is tried again; doubles with each failure.
 pub const RETRY_BASE_MS: i64 = 500;
@@ -141,14 +143,22 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
     }
     match &envelope.event {
         Event::TaskSubmitted { .. } => Err(Illegal::Beginning { seq: envelope.seq, event: "task_submitted" }),
-        Event::Noted { .. } | Event::Denied { .. } | Event::CancelRequested { .. } | Event::GatesChosen { .. } => {
-            Ok(())
-        }
+        Event::Noted { .. } | Event::Denied { .. } => Ok(()),
+        Event::CancelRequested { .. } if task.cancel_requested => no("it was called off before"),
+        Event::CancelRequested { .. } => Ok(()),
+        Event::GatesChosen { .. } if task.gates.is_some() => no("gates are chosen once"),
+        Event::GatesChosen { .. } => Ok(()),
         Event::AttemptStarted { attempt } => {
             let next = task.attempt.as_ref().map_or(1, |a| a.number + 1);
             if *attempt == next { Ok(()) } else { no("attempts are numbered without gaps") }
         }
         Event::EffectStarted { id, .. } if task.open_effects.contains_key(id) => no("this effect is open already"),
+        Event::EffectStarted { effect: Effect::Land { commit, .. }, .. } if !may_land(task, commit) => {
+            no("only a proposed, decided and approved commit can land")
+        }
+        Event::EffectStarted { effect: Effect::RunGate { commit, .. }, .. } if task.proposed() != Some(commit) => {
+            no("gates are run on the proposed commit")
+        }
         Event::EffectStarted { .. } if task.state == TaskState::Working => Ok(()),
         Event::EffectStarted { .. } => no("effects are started only while it works"),
         Event::EffectEnded { id, result } => match task.open_effects.get(id) {
@@ -166,6 +176,9 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
             } else {
                 no("nobody listens")
             }
+        }
+        Event::WaitStarted { wait } if wait.kind == WaitKind::Review && task.change.is_none() => {
+            no("there is no change to look at")
         }
         Event::WaitStarted { .. } if task.state == TaskState::Working => Ok(()),
         Event::WaitStarted { .. } => no("only a working task can begin to wait"),
@@ -191,13 +204,23 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
         Event::TaskEnded { state, .. } => {
             if !state.is_terminal() || !task.state.may_become(*state) {
                 no("this is no end that it may come to")
-            } else if *state == TaskState::Completed && task.decision.is_none() {
-                no("nothing is completed without a decision of the policy")
+            } else if *state == TaskState::Completed && !is_decided(task) {
+                no("nothing is completed without the policy's decision on what was proposed")
             } else {
                 Ok(())
             }
         }
     }
+}
+
+/// Whether the policy decided on what is proposed, and did not forbid it.
+fn is_decided(task: &Task) -> bool {
+    let decided = task.decision.as_ref().filter(|decision| decision.tier != Tier::Forbidden);
+    decided.is_some_and(|decision| task.proposed() == Some(&decision.commit))
+}
+
+fn may_land(task: &Task, commit: &CommitSha) -> bool {
+    task.state == TaskState::Working && task.proposed() == Some(commit) && is_decided(task) && task.is_approved()
 }
 
 /// Makes the change that a checked event means. Total: nothing can go wrong here.
@@ -209,7 +232,15 @@ fn change(task: &mut Task, envelope: &Envelope) {
         Event::AttemptStarted { attempt } => {
             task.state = TaskState::Working;
             task.wait = None;
-            task.attempt = Some(Attempt { number: *attempt, round: 0, turns: 0, end: None, collected: None });
+            task.attempt = Some(Attempt {
+                number: *attempt,
+                round: 0,
+                turns: 0,
+                end: None,
+                ended_at: None,
+                collected: None,
+                failed: Vec::new(),
+            });
             forget_change(task);
         }
         Event::EffectStarted { id, effect } => {
@@ -229,6 +260,7 @@ fn change(task: &mut Task, envelope: &Envelope) {
         Event::AgentEnded { end, .. } => {
             if let Some(attempt) = &mut task.attempt {
                 attempt.end = Some(end.clone());
+                attempt.ended_at = Some(envelope.at);
             }
         }
         Event::MessageAdded { source, .. } => message_added(task, *source, envelope.at),
@@ -237,7 +269,12 @@ fn change(task: &mut Task, envelope: &Envelope) {
             task.wait = Some(wait.clone());
         }
         Event::WaitEnded { .. } => wait_over(task, envelope.at),
-        Event::GatesJudged { judgement } => task.judgement = Some(judgement.clone()),
+        Event::GatesJudged { judgement } => {
+            if let Some(attempt) = task.attempt.as_mut().filter(|_| !judgement.passed) {
+                attempt.failed.push(judgement.commit.clone());
+            }
+            task.judgement = Some(judgement.clone());
+        }
         Event::Decided { decision } => task.decision = Some(decision.clone()),
         Event::Approved { head, comment } => {
             let by = envelope.actor.clone();
@@ -251,9 +288,11 @@ fn change(task: &mut Task, envelope: &Envelope) {
             task.failures = None;
             wait_over(task, envelope.at);
         }
-        Event::Denied { .. } => {
+        Event::Denied { action, .. } => {
             task.denials += 1;
-            task.land_request = None;
+            if action == "land" {
+                task.land_request = None;
+            }
         }
         Event::CancelRequested { .. } => task.cancel_requested = true,
         Event::TaskEnded { state, outcome } => {
@@ -269,7 +308,9 @@ fn change(task: &mut Task, envelope: &Envelope) {
 fn message_added(task: &mut Task, source: MessageSource, at: Timestamp) {
     let Some(attempt) = &mut task.attempt else { return };
     if attempt.end.take().is_some() {
-        if source == MessageSource::Gates {
+        if source == MessageSource::Person {
+            attempt.failed.clear();
+        } else {
             attempt.round += 1;
         }
         attempt.collected = None;
@@ -305,7 +346,7 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
             return;
         }
         let count = task.failures.as_ref().map_or(0, |f| if f.effect == effect.name() { f.count } else { 0 }) + 1;
-        let doubling = RETRY_BASE_MS << (count - 1).min(6);
+        let doubling = RETRY_BASE_MS << (count - 1).min(8);
         let delay_ms = doubling.max(retry_after_ms.and_then(|ms| i64::try_from(ms).ok()).unwrap_or(0));
         let not_before = envelope.at.checked_add(SignedDuration::from_millis(delay_ms)).unwrap_or(envelope.at);
         task.failures = Some(Failures {
@@ -331,13 +372,10 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
                 attempt.turns += 1;
             }
             if let Some(usage) = usage {
-                task.usage.input_tokens += usage.input_tokens;
-                task.usage.cache_read_tokens += usage.cache_read_tokens;
-                task.usage.cache_write_tokens += usage.cache_write_tokens;
-                task.usage.output_tokens += usage.output_tokens;
+                task.usage.add(usage);
             }
             match cost_micro_usd {
-                Some(cost) => task.cost_micro_usd += cost,
+                Some(cost) => task.cost_micro_usd = task.cost_micro_usd.saturating_add(*cost),
                 None => task.unpriced_calls += 1,
             }
         }

@@ -1,7 +1,7 @@
 //! Typed ids, all from one list.
 //!
-//! An id is 60 random bits in Crockford's base32 without vowels that would spell words: twelve
-//! characters whose *first* characters are already random, so that a short prefix names a task.
+//! An id is 60 random bits in Crockford's base32: twelve characters whose *first* characters are
+//! already random, so that a short prefix names a task.
 //! Randomness comes in as an argument; nothing here draws it. What is absent: any order. The
 //! store orders tasks by the row of their first event.
 

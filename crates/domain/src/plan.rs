@@ -16,11 +16,16 @@ use jiff::Timestamp;
 
 use crate::contract::Deliverable;
 use crate::effect::{Effect, FailureClass};
+use crate::event::MessageSource;
 use crate::id::{CommitSha, EffectId};
-use crate::task::{AgentEnd, AgentSpec, Attempt, Change, Outcome, OutcomeReason, Task, TaskState, Tier};
+use crate::task::{AgentEnd, AgentSpec, Attempt, Change, Judgement, Outcome, OutcomeReason, Task, TaskState, Tier};
 
-/// How often a failed effect is tried before the task ends.
-pub const MAX_FAILURES: u32 = 5;
+/// How often a failed effect is tried before the task ends: some twenty minutes in all.
+pub const MAX_FAILURES: u32 = 17;
+/// How often a box of an ended task is tried to be removed.
+pub const MAX_CLOSE_FAILURES: u32 = 8;
+/// Pause before a second attempt, in milliseconds; four times as long before a third.
+pub const ATTEMPT_PAUSE_MS: i64 = 2_000;
 /// How many attempts a task gets.
 pub const MAX_ATTEMPTS: u32 = 3;
 
@@ -53,8 +58,13 @@ pub enum Action {
         /// Which.
         commit: CommitSha,
     },
-    /// Tell the agent which gates failed.
-    GiveFeedback,
+    /// Tell the agent what is wrong with its result, and let it go on.
+    GiveFeedback {
+        /// Who says it.
+        source: MessageSource,
+        /// What.
+        text: String,
+    },
     /// Ask the policy about this commit.
     Decide {
         /// Which.
@@ -87,7 +97,7 @@ fn end(state: TaskState, reason: OutcomeReason, message: impl Into<String>) -> V
 pub fn plan(task: &Task, now: Timestamp) -> Vec<Action> {
     let recover = recoveries(task);
     if task.state.is_terminal() {
-        return if recover.is_empty() { closings(task) } else { recover };
+        return after_the_end(task, now, recover);
     }
     let landing_open = task.open_effects.values().any(|open| matches!(open.effect, Effect::Land { .. }));
     if task.cancel_requested && !landing_open {
@@ -103,11 +113,7 @@ pub fn plan(task: &Task, now: Timestamp) -> Vec<Action> {
     let deadline = task.spec.contract.deadline.unwrap_or(Timestamp::MAX);
     let expires_at = if task.wait.is_some() { deadline } else { deadline.min(task.wall_expires_at()) };
     if now >= expires_at && !landing_open && task.landed.is_none() {
-        return end(
-            TaskState::Failed,
-            OutcomeReason::Timeout,
-            "the task's time is up; what was made so far can still be read with `diff` and `logs`",
-        );
+        return end(TaskState::Failed, OutcomeReason::Timeout, "the task's time is up; `logs` has what happened");
     }
     if let Some(wait) = &task.wait {
         if now >= wait.expires_at {
@@ -130,7 +136,7 @@ pub fn plan(task: &Task, now: Timestamp) -> Vec<Action> {
     }
     match &task.attempt {
         None => vec![Action::StartAttempt { attempt: 1 }],
-        Some(attempt) => after_attempt(task, attempt),
+        Some(attempt) => after_attempt(task, attempt, now),
     }
 }
 
@@ -144,6 +150,16 @@ fn recoveries(task: &Task) -> Vec<Action> {
         .collect()
 }
 
+/// Only boxes are left to remove; one that can't be removed is left to the sweeper of the next start.
+fn after_the_end(task: &Task, now: Timestamp, recover: Vec<Action>) -> Vec<Action> {
+    match task.failures.as_ref().filter(|failures| failures.effect == "close_sandbox") {
+        Some(failures) if failures.count >= MAX_CLOSE_FAILURES => Vec::new(),
+        Some(failures) if now < failures.not_before => vec![Action::WakeAt(failures.not_before)],
+        _ if recover.is_empty() => closings(task),
+        _ => recover,
+    }
+}
+
 /// Boxes to remove.
 fn closings(task: &Task) -> Vec<Action> {
     let close = |sandbox: &crate::id::SandboxId| Action::Perform(Effect::CloseSandbox { sandbox: sandbox.clone() });
@@ -153,6 +169,10 @@ fn closings(task: &Task) -> Vec<Action> {
 /// What a failed effect of the platform's own means: later again, a person, or the end.
 fn after_failure(task: &Task, now: Timestamp, expires_at: Timestamp) -> Option<Vec<Action>> {
     let failures = task.failures.as_ref()?;
+    if matches!(task.attempt.as_ref().and_then(|attempt| attempt.end.as_ref()), Some(AgentEnd::Stopped { .. })) {
+        // Bringing out what was made so far is worth one try; the stop's own reason stays the outcome.
+        return None;
+    }
     let landing = failures.effect == "land" || failures.effect == "merge_base";
     let hopeless = match failures.class {
         FailureClass::Retry | FailureClass::Unknown => failures.count >= MAX_FAILURES,
@@ -160,6 +180,10 @@ fn after_failure(task: &Task, now: Timestamp, expires_at: Timestamp) -> Option<V
     };
     if hopeless && landing {
         return Some(vec![Action::AskReview { reason: format!("not landed: {}", failures.message) }]);
+    }
+    if hopeless && failures.effect == "publish" {
+        let reason = format!("the change is ready but could not be shown in the repository: {}", failures.message);
+        return Some(vec![Action::AskReview { reason }]);
     }
     if hopeless {
         return Some(end(
@@ -171,34 +195,60 @@ fn after_failure(task: &Task, now: Timestamp, expires_at: Timestamp) -> Option<V
     (now < failures.not_before).then(|| vec![Action::WakeAt(failures.not_before.min(expires_at))])
 }
 
-fn after_attempt(task: &Task, attempt: &Attempt) -> Vec<Action> {
+/// What was lost once is likely to be lost at once again.
+fn next_attempt(attempt: &Attempt, now: Timestamp) -> Vec<Action> {
+    let pause_ms = ATTEMPT_PAUSE_MS << (2 * attempt.number.saturating_sub(1)).min(6);
+    let pause = jiff::SignedDuration::from_millis(pause_ms);
+    match attempt.ended_at.and_then(|ended| ended.checked_add(pause).ok()) {
+        Some(not_before) if now < not_before => vec![Action::WakeAt(not_before)],
+        _ => vec![Action::StartAttempt { attempt: attempt.number + 1 }],
+    }
+}
+
+fn after_attempt(task: &Task, attempt: &Attempt, now: Timestamp) -> Vec<Action> {
     match &attempt.end {
         None => vec![Action::RunAgent { attempt: attempt.number }],
         Some(AgentEnd::Lost { .. }) if attempt.number < MAX_ATTEMPTS => {
-            let mut actions = closings(task);
-            if actions.is_empty() {
-                actions.push(Action::StartAttempt { attempt: attempt.number + 1 });
-            }
-            actions
+            let actions = closings(task);
+            if actions.is_empty() { next_attempt(attempt, now) } else { actions }
         }
         Some(AgentEnd::Lost { message }) => end(
             TaskState::Failed,
             OutcomeReason::Infra,
             format!("{MAX_ATTEMPTS} attempts were lost; the last: {message}"),
         ),
-        Some(AgentEnd::Stopped { reason, message }) => end(TaskState::Failed, *reason, message.clone()),
+        // What was made so far is brought out, so that nothing that was paid for is lost.
+        Some(AgentEnd::Stopped { .. }) if attempt.collected.is_none() && task.failures.is_none() => {
+            vec![Action::Perform(Effect::Collect { attempt: attempt.number, round: attempt.round })]
+        }
+        Some(AgentEnd::Stopped { reason, message }) => {
+            let left = task.change.as_ref().map_or("", |_| "; `diff` shows what was made so far, unproved");
+            end(TaskState::Failed, *reason, format!("{message}{left}"))
+        }
         Some(AgentEnd::Finished { summary }) => match (&attempt.collected, &task.change) {
             (None, _) => {
                 vec![Action::Perform(Effect::Collect { attempt: attempt.number, round: attempt.round })]
             }
             (Some(_), Some(change)) => after_collect(task, attempt, change),
-            (Some(_), None) => end(
-                TaskState::Failed,
-                OutcomeReason::Stuck,
-                format!("the agent ended without changing any file. It said: {summary}"),
-            ),
+            (Some(_), None) => after_nothing(task, attempt, summary),
         },
     }
+}
+
+/// An end without any change: once it is worth asking whether that was meant.
+fn after_nothing(task: &Task, attempt: &Attempt, summary: &str) -> Vec<Action> {
+    if can_listen(task) && attempt.round == 0 && task.spec.contract.gate_rounds > 0 {
+        let text = "You ended, but no file differs from the start. Announcing a change does not make it: use the tools. If nothing needs to change, say why.";
+        return vec![Action::GiveFeedback { source: MessageSource::Platform, text: text.to_owned() }];
+    }
+    let said =
+        if summary.trim().is_empty() { "and said nothing".to_owned() } else { format!("and said: {}", summary.trim()) };
+    end(TaskState::Failed, OutcomeReason::Stuck, format!("the agent ended without changing any file, {said}"))
+}
+
+/// Whether the agent takes messages.
+fn can_listen(task: &Task) -> bool {
+    matches!(task.spec.agent, AgentSpec::Native { .. })
 }
 
 fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action> {
@@ -210,7 +260,7 @@ fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action>
         return vec![Action::Judge { commit: change.commit.clone() }];
     };
     if !judgement.passed {
-        return after_failed_gates(task, attempt, change, &judgement.failed);
+        return after_failed_gates(task, attempt, change, judgement);
     }
     let Some(decision) = &task.decision else {
         return vec![Action::Decide { commit: change.commit.clone() }];
@@ -218,14 +268,15 @@ fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action>
     if decision.tier == Tier::Forbidden {
         return end(TaskState::Rejected, OutcomeReason::Policy, decision.reason.clone());
     }
-    if change.branch.is_none() {
+    let only_branch = task.spec.contract.deliverable == Deliverable::Branch;
+    if change.branch.is_none() && (task.land_request.is_none() || only_branch) {
         return vec![Action::Perform(Effect::Publish { commit: change.commit.clone() })];
     }
     if let Some(commit) = &task.landed {
         let message = format!("landed on {} as {}", task.spec.repo.base_branch, commit.short());
         return end(TaskState::Completed, OutcomeReason::Done, message);
     }
-    if task.spec.contract.deliverable == Deliverable::Branch {
+    if only_branch {
         let message = format!("branch {} is proved and ready", change.branch.as_deref().unwrap_or_default());
         return end(TaskState::Completed, OutcomeReason::Done, message);
     }
@@ -235,9 +286,8 @@ fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action>
     vec![Action::AskReview { reason: review_reason(task, change, gates.len()) }]
 }
 
-fn after_failed_gates(task: &Task, attempt: &Attempt, change: &Change, failed: &[String]) -> Vec<Action> {
-    let names = failed.join(", ");
-    let can_listen = matches!(task.spec.agent, AgentSpec::Native { .. });
+fn after_failed_gates(task: &Task, attempt: &Attempt, change: &Change, judgement: &Judgement) -> Vec<Action> {
+    let names = judgement.failed.join(", ");
     if change.commit != change.head {
         return vec![Action::AskReview {
             reason: format!(
@@ -246,15 +296,24 @@ fn after_failed_gates(task: &Task, attempt: &Attempt, change: &Change, failed: &
             ),
         }];
     }
-    if can_listen && attempt.round < task.spec.contract.gate_rounds {
-        return vec![Action::GiveFeedback];
+    let stuck = |why: &str| {
+        end(
+            TaskState::Failed,
+            OutcomeReason::Stuck,
+            format!("{why}: {names}; `evidence` has their output, `diff` the change"),
+        )
+    };
+    if !can_listen(task) {
+        return stuck("gates fail");
     }
-    let rounds = attempt.round;
-    end(
-        TaskState::Failed,
-        OutcomeReason::Stuck,
-        format!("gates still fail after {rounds} rounds of feedback: {names}; `evidence` has their output"),
-    )
+    // The same commit again is the same tree again: the agent changed nothing after it was told.
+    if attempt.failed.iter().filter(|commit| **commit == change.commit).count() > 1 {
+        return stuck("the agent changed nothing after it was told that these gates fail");
+    }
+    if attempt.round >= task.spec.contract.gate_rounds {
+        return stuck(&format!("gates still fail after {} rounds of feedback", attempt.round));
+    }
+    vec![Action::GiveFeedback { source: MessageSource::Gates, text: judgement.feedback.clone() }]
 }
 
 fn review_reason(task: &Task, change: &Change, gates: usize) -> String {

@@ -28,6 +28,10 @@ pub struct TaskSummary {
     pub requester: Principal,
     /// What does the work.
     pub agent: String,
+    /// Of which kind that is: `native` or `command`.
+    pub agent_kind: String,
+    /// Whether a person approved the change that is proposed now.
+    pub approved: bool,
     /// Where it stands.
     pub state: TaskState,
     /// What it waits for.
@@ -38,6 +42,8 @@ pub struct TaskSummary {
     pub outcome: Option<OutcomeReason>,
     /// Gates passed on the proposed commit.
     pub gates_passed: u32,
+    /// Gates whose newest run failed, on whatever commit.
+    pub gates_failed: u32,
     /// Gates that are to pass.
     pub gates_total: u32,
     /// Model calls answered in the current attempt.
@@ -56,6 +62,11 @@ impl From<&Task> for TaskSummary {
         let passed = task.proposed().map_or(0, |commit| {
             gates.iter().filter(|gate| task.evidence_for(gate, commit).is_some_and(|e| e.passed)).count()
         });
+        let failed = gates.iter().filter(|gate| {
+            let newest = task.evidence.iter().rev().find(|evidence| evidence.gate == **gate);
+            newest.is_some_and(|evidence| !evidence.passed)
+        });
+        let gates_failed = u32::try_from(failed.count()).unwrap_or(u32::MAX);
         let reason = match (&task.wait, &task.outcome) {
             (Some(wait), _) => wait.reason.clone(),
             (None, Some(outcome)) => outcome.message.clone(),
@@ -69,11 +80,14 @@ impl From<&Task> for TaskSummary {
             base_branch: task.spec.repo.base_branch.clone(),
             requester: task.requester.clone(),
             agent: task.spec.agent.name(),
+            agent_kind: task.spec.agent.kind().to_owned(),
+            approved: task.is_approved(),
             state: task.state,
             wait_kind: task.wait.as_ref().map(|wait| wait.kind),
             reason,
             outcome: task.outcome.as_ref().map(|outcome| outcome.reason),
             gates_passed: u32::try_from(passed).unwrap_or(u32::MAX),
+            gates_failed,
             gates_total: u32::try_from(gates.len()).unwrap_or(u32::MAX),
             turns: task.attempt.as_ref().map_or(0, |attempt| attempt.turns),
             cost_micro_usd: task.cost_micro_usd,

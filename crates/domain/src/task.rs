@@ -44,6 +44,15 @@ pub enum AgentSpec {
 }
 
 impl AgentSpec {
+    /// Its kind's name, as on the wire.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Native { .. } => "native",
+            Self::Command { .. } => "command",
+        }
+    }
+
     /// The agent's name as a principal and for people.
     #[must_use]
     pub fn name(&self) -> String {
@@ -104,9 +113,13 @@ pub struct Attempt {
     pub turns: u32,
     /// How the agent's work ended, if it has.
     pub end: Option<AgentEnd>,
+    /// When.
+    pub ended_at: Option<Timestamp>,
     /// What was collected after that.
     #[schema(value_type = Option<String>)]
     pub collected: Option<Collected>,
+    /// Commits whose gates failed, in the order in which they were judged.
+    pub failed: Vec<CommitSha>,
 }
 
 /// A proposed change.

@@ -4,7 +4,7 @@ mod story;
 
 use domain::command::{Command, decide};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
-use domain::event::{Envelope, Event, MessageSource, chain, chain_root};
+use domain::event::{Envelope, Event, chain, chain_root};
 use domain::fold::fold;
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
@@ -54,6 +54,11 @@ fn step(story: &mut Story, action: Action, luck: u8) {
         Action::ChooseGates => story.happens(Event::GatesChosen { gates: vec![gate("test")], config_digest: None }),
         Action::StartAttempt { attempt } => story.happens(Event::AttemptStarted { attempt }),
         Action::RunAgent { attempt } => {
+            let sandbox = story.task.attempt_sandbox().unwrap();
+            story.does(
+                Effect::OpenSandbox { sandbox, attempt },
+                EffectResult::SandboxOpened { resumed: false, duration_ms: 1 },
+            );
             let end = match luck {
                 0..=19 => AgentEnd::Lost { message: "gone".into() },
                 20..=29 => AgentEnd::Stopped { reason: OutcomeReason::Budget, message: "spent".into() },
@@ -74,9 +79,8 @@ fn step(story: &mut Story, action: Action, luck: u8) {
             let passed = story.task.evidence_for(&gate("test"), &commit).is_some_and(|e| e.passed);
             story.judged(passed);
         }
-        Action::GiveFeedback => {
-            story.happens(Event::MessageAdded { source: MessageSource::Gates, text: "failed".into() })
-        }
+        Action::GiveFeedback { source, text } => story.happens(Event::MessageAdded { source, text }),
+
         Action::Decide { .. } => story.decided(),
         Action::Land => {
             let change = story.task.change.clone().unwrap();
@@ -114,10 +118,13 @@ fn person_acts(story: &mut Story, dice: u8) {
 fn live(rolls: &[Roll]) -> Story {
     let mut story = Story::submitted();
     for roll in rolls {
-        person_acts(&mut story, roll.person);
         let next = plan(&story.task, at(story.clock_s)).into_iter().next();
+        let planned_on = story.task.seq;
+        // People act at any moment, also between a plan and what it leads to.
+        person_acts(&mut story, roll.person);
         match next {
-            Some(action) => step(&mut story, action, roll.luck),
+            Some(action) if story.task.seq == planned_on => step(&mut story, action, roll.luck),
+            Some(_) => {}
             None => break,
         }
         story.clock_s += i64::from(roll.seconds);
@@ -163,7 +170,9 @@ proptest! {
         let now = at(story.clock_s);
         let planned = plan(&story.task, now);
         prop_assert_eq!(&planned, &plan(&story.task, now));
-        prop_assert_eq!(planned.is_empty(), story.task.state.is_terminal() && story.task.sandboxes.is_empty());
+        let cleaning = story.task.failures.as_ref().is_some_and(|failures| failures.effect == "close_sandbox");
+        prop_assert!(!planned.is_empty() || story.task.state.is_terminal());
+        prop_assert!(planned.is_empty() || !story.task.state.is_terminal() || cleaning || !story.task.sandboxes.is_empty());
         prop_assert_eq!(story.task.wait.is_some(), matches!(story.task.state, TaskState::InputRequired | TaskState::AuthRequired));
         prop_assert_eq!(story.task.outcome.is_some(), story.task.state.is_terminal());
     }
@@ -180,6 +189,19 @@ proptest! {
             step(&mut story, action, 200);
         }
         prop_assert!(story.task.state.is_terminal(), "{:?}", story.task.state);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_person_can_be_helped_by_one(rolls in rolls()) {
+        let story = live(&rolls);
+        if story.task.wait.is_some() {
+            let ways = [
+                Command::Answer { text: "yes".into() },
+                Command::Approve { head: None, comment: String::new() },
+            ];
+            let ada = Principal::person("ada");
+            prop_assert!(ways.iter().any(|way| decide(&story.task, way, &ada).is_ok()), "{:?}", story.task.wait);
+        }
     }
 
     #[test]

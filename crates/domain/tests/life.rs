@@ -5,7 +5,7 @@ mod story;
 use domain::command::{Command, Refusal, decide};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::event::{Event, MessageSource};
-use domain::fold::{Illegal, apply, fold};
+use domain::fold::{Illegal, apply, effect_id, fold};
 use domain::plan::{Action, MAX_FAILURES, plan};
 use domain::principal::Principal;
 use domain::task::{AgentEnd, OutcomeReason, TaskState, WaitKind};
@@ -44,13 +44,64 @@ fn failed_gates_go_back_to_the_agent_a_bounded_number_of_times() {
     let mut story = Story::working();
     for round in 0..3 {
         story.proposes_failing(&sha(char::from(b'a' + round)));
-        assert_eq!(story.plans(), Action::GiveFeedback, "round {round}");
+        assert!(matches!(story.plans(), Action::GiveFeedback { source: MessageSource::Gates, .. }), "round {round}");
         story.happens(Event::MessageAdded { source: MessageSource::Gates, text: "test failed".into() });
         assert_eq!(story.plans(), Action::RunAgent { attempt: 1 });
     }
     story.proposes_failing(&sha('d'));
     let Action::End { state: TaskState::Failed, outcome } = story.plans() else { panic!("{:?}", story.plans()) };
     assert_eq!(outcome.reason, OutcomeReason::Stuck);
+}
+
+#[test]
+fn an_agent_that_changes_nothing_after_its_gates_failed_is_stuck_at_once() {
+    let mut story = Story::working();
+    story.proposes_failing(&sha('b'));
+    story.happens(Event::MessageAdded { source: MessageSource::Gates, text: "test failed".into() });
+    story.agent_finishes();
+    story.collected(&sha('b'));
+    assert_eq!(story.plans(), Action::Judge { commit: sha('b') }, "the evidence of that commit is there already");
+    story.judged(false);
+    let Action::End { outcome, .. } = story.plans() else { panic!("{:?}", story.plans()) };
+    assert!(outcome.message.contains("changed nothing"), "{}", outcome.message);
+}
+
+#[test]
+fn an_end_without_any_change_is_asked_about_once() {
+    let mut story = Story::working();
+    let ends_without_a_change = |story: &mut Story| {
+        story.agent_finishes();
+        let round = story.task.attempt.as_ref().unwrap().round;
+        story.does(Effect::Collect { attempt: 1, round }, EffectResult::Collected { commit: None, notes: vec![] });
+    };
+    ends_without_a_change(&mut story);
+    let Action::GiveFeedback { source, text } = story.plans() else { panic!("{:?}", story.plans()) };
+    story.happens(Event::MessageAdded { source, text });
+    assert_eq!(story.plans(), Action::RunAgent { attempt: 1 });
+    ends_without_a_change(&mut story);
+    let Action::End { outcome, .. } = story.plans() else { panic!("{:?}", story.plans()) };
+    assert_eq!((outcome.reason, outcome.message.contains("said: done")), (OutcomeReason::Stuck, true));
+}
+
+#[test]
+fn what_was_made_before_the_budget_ran_out_is_brought_out_of_the_box() {
+    let mut story = Story::working();
+    let end = AgentEnd::Stopped { reason: OutcomeReason::Budget, message: "spent".into() };
+    story.happens(Event::AgentEnded { attempt: 1, end });
+    assert!(matches!(story.plans(), Action::Perform(Effect::Collect { .. })));
+    story.collected(&sha('b'));
+    let Action::End { outcome, .. } = story.plans() else { panic!("{:?}", story.plans()) };
+    assert_eq!(outcome.reason, OutcomeReason::Budget);
+    assert!(outcome.message.contains("`diff`"), "{}", outcome.message);
+}
+
+#[test]
+fn a_stop_keeps_its_reason_although_nothing_could_be_brought_out() {
+    let mut story = Story::working();
+    let end = AgentEnd::Stopped { reason: OutcomeReason::Budget, message: "spent".into() };
+    story.happens(Event::AgentEnded { attempt: 1, end });
+    story.effect_fails(FailureClass::Retry);
+    assert!(matches!(story.plans(), Action::End { outcome, .. } if outcome.reason == OutcomeReason::Budget));
 }
 
 #[test]
@@ -168,7 +219,7 @@ fn a_failed_effect_is_tried_again_later_and_not_for_ever() {
     for _ in 1..MAX_FAILURES {
         story.effect_fails(FailureClass::Retry);
         assert!(matches!(story.plans(), Action::WakeAt(_)));
-        story.clock_s += 60;
+        story.clock_s += 130;
         assert!(matches!(story.plans(), Action::Perform(Effect::Collect { .. })));
     }
     story.effect_fails(FailureClass::Retry);
@@ -209,11 +260,82 @@ fn a_lost_attempt_is_followed_by_another_on_a_new_box_and_not_for_ever() {
     let mut story = Story::working();
     for attempt in 1..domain::plan::MAX_ATTEMPTS {
         story.happens(Event::AgentEnded { attempt, end: AgentEnd::Lost { message: "box gone".into() } });
+        assert!(matches!(story.plans(), Action::WakeAt(_)), "what was lost once is likely to be lost at once again");
+        story.clock_s += 10;
         assert_eq!(story.plans(), Action::StartAttempt { attempt: attempt + 1 });
         story.happens(Event::AttemptStarted { attempt: attempt + 1 });
     }
     story.happens(Event::AgentEnded { attempt: 3, end: AgentEnd::Lost { message: "box gone".into() } });
     assert!(matches!(story.plans(), Action::End { state: TaskState::Failed, .. }));
+}
+
+#[test]
+fn a_branch_that_can_not_be_shown_leaves_the_proved_change_in_review_and_landable() {
+    let mut story = Story::working();
+    story.agent_finishes();
+    story.collected(&sha('b'));
+    story.gate_ran(&sha('b'), true);
+    story.judged(true);
+    story.decided();
+    story.effect_fails(FailureClass::NeedsPerson);
+    let Action::AskReview { reason } = story.plans() else { panic!("{:?}", story.plans()) };
+    story.asked_for_review(&reason);
+    story.commands(&Command::Approve { head: None, comment: String::new() }).unwrap();
+    story.commands(&Command::Land { update_worktree: false }).unwrap();
+    assert_eq!(story.plans(), Action::Land);
+}
+
+#[test]
+fn a_merge_whose_gates_fail_can_not_be_landed() {
+    let mut story = Story::in_review();
+    story.commands(&Command::Approve { head: None, comment: String::new() }).unwrap();
+    story.commands(&Command::Land { update_worktree: false }).unwrap();
+    story.does(Effect::MergeBase { commit: sha('b'), onto: sha('f') }, EffectResult::BaseMerged { commit: sha('e') });
+    story.gate_ran(&sha('e'), false);
+    story.judged(false);
+    let Action::AskReview { reason } = story.plans() else { panic!("{:?}", story.plans()) };
+    story.asked_for_review(&reason);
+    let refusal = story.commands(&Command::Land { update_worktree: false }).unwrap_err();
+    assert!(matches!(refusal, Refusal::GatesFailed { .. }), "{refusal}");
+}
+
+#[test]
+fn nobody_is_asked_to_look_at_a_change_that_is_not_there() {
+    let mut story = Story::in_review();
+    story.says("one more thing");
+    let wait = Story::in_review().task.wait.unwrap();
+    let envelope = story.envelope(Event::WaitStarted { wait });
+    assert!(matches!(apply(&mut story.task, &envelope), Err(Illegal::Transition { .. })));
+}
+
+#[test]
+fn a_landing_that_nobody_approved_or_that_is_not_proposed_can_not_even_begin() {
+    let land = |commit| Effect::Land { commit, branch: "main".into(), expected_base: sha('a'), update_worktree: false };
+    let mut story = Story::in_review();
+    story.happens(Event::WaitEnded { because: "test".into() });
+    let unapproved = story.envelope(Event::EffectStarted { id: effect_id(&story.task), effect: land(sha('b')) });
+    assert!(apply(&mut story.task, &unapproved).is_err());
+    story.happens(Event::Approved { head: sha('b'), comment: String::new() });
+    let other = story.envelope(Event::EffectStarted { id: effect_id(&story.task), effect: land(sha('c')) });
+    assert!(apply(&mut story.task, &other).is_err());
+    let proposed = story.envelope(Event::EffectStarted { id: effect_id(&story.task), effect: land(sha('b')) });
+    assert!(apply(&mut story.task, &proposed).is_ok());
+}
+
+#[test]
+fn a_box_of_an_ended_task_that_can_not_be_removed_is_left_after_a_while() {
+    let mut story = Story::working();
+    let sandbox = story.task.attempt_sandbox().unwrap();
+    story.does(
+        Effect::OpenSandbox { sandbox, attempt: 1 },
+        EffectResult::SandboxOpened { resumed: false, duration_ms: 1 },
+    );
+    story.commands(&Command::Cancel { reason: String::new() }).unwrap();
+    for _ in 0..domain::plan::MAX_CLOSE_FAILURES {
+        story.effect_fails(FailureClass::Retry);
+        story.clock_s += 200;
+    }
+    assert_eq!(plan(&story.task, at(story.clock_s)), []);
 }
 
 #[test]
