@@ -71,13 +71,14 @@ async fn in_box(program: &Program<'_>, id: &EffectId, hands: &dyn Sandbox) -> Re
         output_digest,
         duration_ms: finished.duration_ms,
     };
-    program.journal.end(id, result).await?;
-    program.journal.finish(program.attempt, end).await
+    program.journal.end_and_finish(id, result, program.attempt, end).await?;
+    let _ = hands.acknowledge(id.as_str()).await;
+    Ok(())
 }
 
 async fn lost(program: &Program<'_>, id: &EffectId, message: String) -> Result<(), JournalError> {
-    program.journal.end(id, crate::native::interrupted_call()).await?;
-    program.journal.finish(program.attempt, AgentEnd::Lost { message }).await
+    let result = crate::native::unknown(message.as_str());
+    program.journal.end_and_finish(id, result, program.attempt, AgentEnd::Lost { message }).await
 }
 
 fn agent_end(argv: &[String], end: &CommandEnd) -> AgentEnd {

@@ -75,6 +75,8 @@ pub struct Conversation {
     pub failures: Option<ModelFailures>,
     /// Answers cut by the output limit, one after the other.
     pub cut_answers: u32,
+    /// Answers without text or call, one after the other.
+    pub empty_answers: u32,
     /// What was used up.
     pub spent: Spent,
     /// How the attempt's work ended.
@@ -83,6 +85,8 @@ pub struct Conversation {
     pub asking: bool,
     /// How many of `messages` a call has carried.
     sent: usize,
+    /// What people said, in all attempts.
+    said: Vec<String>,
     first: String,
     open: BTreeMap<EffectId, Effect>,
 }
@@ -128,10 +132,12 @@ impl Conversation {
             last: None,
             failures: None,
             cut_answers: 0,
+            empty_answers: 0,
             spent: Spent::default(),
             end: None,
             asking: false,
             sent: 0,
+            said: Vec::new(),
             first,
             open: BTreeMap::new(),
         }
@@ -145,7 +151,11 @@ impl Conversation {
         match &envelope.event {
             Event::AttemptStarted { attempt } => self.begin(*attempt),
             Event::MessageAdded { source, text } => {
-                self.unsent.push(labelled(*source, text));
+                let text = labelled(*source, text);
+                if *source == MessageSource::Person {
+                    self.said.push(text.clone());
+                }
+                self.unsent.push(text);
                 self.end = None;
             }
             Event::AgentEnded { end, .. } => self.end = Some(end.clone()),
@@ -163,10 +173,16 @@ impl Conversation {
 
     fn begin(&mut self, attempt: u32) {
         let (first, spent, unsent) = (self.first.clone(), self.spent, std::mem::take(&mut self.unsent));
-        // A message that came before the first attempt is still for the model; one that an earlier
-        // attempt was told is repeated by nobody but the person.
-        let unsent = if self.attempt == 0 { unsent } else { Vec::new() };
-        *self = Self { attempt, spent, unsent, messages: vec![Message::user(first.clone())], ..Self::new(first) };
+        let said = std::mem::take(&mut self.said);
+        // A new attempt is told again what people said, and that the earlier one is gone.
+        let unsent = if self.attempt == 0 {
+            unsent
+        } else {
+            let lost = "An earlier attempt was lost together with its sandbox. You start again from the base commit; what people said before follows.";
+            std::iter::once(labelled(MessageSource::Platform, lost)).chain(said.iter().cloned()).collect()
+        };
+        let messages = vec![Message::user(first.clone())];
+        *self = Self { attempt, spent, unsent, said, messages, ..Self::new(first) };
     }
 
     fn started(&mut self, id: &EffectId, effect: &Effect) {
@@ -193,8 +209,9 @@ impl Conversation {
                 let message: AssistantMessage =
                     serde_json::from_str(message_json).map_err(|source| Unreadable { seq: envelope.seq, source })?;
                 self.spent.turns += 1;
-                self.spent.tokens += usage.as_ref().map_or(0, domain::effect::TokenUsage::total);
-                self.spent.micro_usd += cost_micro_usd.unwrap_or(0);
+                let tokens = usage.as_ref().map_or(0, domain::effect::TokenUsage::total);
+                self.spent.tokens = self.spent.tokens.saturating_add(tokens);
+                self.spent.micro_usd = self.spent.micro_usd.saturating_add(cost_micro_usd.unwrap_or(0));
                 self.answered(message);
             }
             (Effect::RunTool { call_id, .. }, EffectResult::ToolReturned { text, is_error, .. }) => {
@@ -220,6 +237,8 @@ impl Conversation {
     fn answered(&mut self, message: AssistantMessage) {
         self.failures = None;
         self.cut_answers = if message.stop == model::StopReason::MaxTokens { self.cut_answers + 1 } else { 0 };
+        let empty = message.calls().next().is_none() && message.text().trim().is_empty();
+        self.empty_answers = if empty { self.empty_answers + 1 } else { 0 };
         self.calls = message
             .calls()
             .map(|call| PendingCall {
@@ -281,7 +300,9 @@ fn push_texts(messages: &mut Vec<Message>, sent: usize, texts: &[String]) {
     }
 }
 
+/// The label says who speaks; text that carries labels of its own can't pass for somebody else.
 fn labelled(source: MessageSource, text: &str) -> String {
+    let text = text.replace("<message", "&lt;message").replace("</message", "&lt;/message");
     match source {
         MessageSource::Person => format!("<message from=\"person\">\n{text}\n</message>"),
         MessageSource::Gates => format!("<message from=\"gates\">\n{text}\n</message>"),

@@ -10,7 +10,9 @@ use domain::effect::{Effect, EffectResult, FailureClass, FailureSource, TokenUsa
 use domain::id::{Digest, EffectId};
 use domain::task::{AgentEnd, OutcomeReason};
 use futures_util::StreamExt as _;
-use model::{Answer, ModelError, Provider, Request, StreamEvent};
+use futures_util::future::{Either, select};
+use jiff::{SignedDuration, Timestamp};
+use model::{Answer, EventStream, ModelError, Provider, Request, StreamEvent};
 use sandbox::{Advice, Sandbox, SandboxError};
 
 use crate::conversation::{Conversation, PendingCall};
@@ -18,14 +20,8 @@ use crate::port::{Glimpse, Hands, Journal, JournalError};
 use crate::tools::run::{Returned, run_tool};
 use crate::turn::{Next, Rules, next};
 
-/// How a call of [`drive`] ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drove {
-    /// The agent's work has ended; the journal has how.
-    Ended,
-    /// A person was asked.
-    Waits,
-}
+/// How long a model may be silent before those who watch are told.
+const SILENCE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Everything that the loop acts through.
 pub struct Native<'a> {
@@ -45,7 +41,7 @@ pub struct Native<'a> {
 ///
 /// # Errors
 /// [`JournalError`], after which nothing more may be done for this task.
-pub async fn drive(native: &Native<'_>) -> Result<Drove, JournalError> {
+pub async fn drive(native: &Native<'_>) -> Result<(), JournalError> {
     let mut conversation = Conversation::new(native.first_message.clone());
     loop {
         for envelope in native.journal.events_after(conversation.seq).await? {
@@ -54,23 +50,24 @@ pub async fn drive(native: &Native<'_>) -> Result<Drove, JournalError> {
         match next(&conversation, &native.rules, native.journal.now()) {
             Next::CallModel { turn, request } => call_model(native, conversation.attempt, turn, &request).await?,
             Next::RunTool(call) => {
-                if let Some(lost) = run_call(native, &conversation, &call).await? {
-                    native.journal.finish(conversation.attempt, lost).await?;
-                    return Ok(Drove::Ended);
+                if run_call(native, &conversation, &call).await? == BoxAfter::Lost {
+                    return Ok(());
                 }
             }
             Next::Ask { call, question } => {
-                native.journal.ask(tool_effect(&conversation, &call), &question).await?;
-                return Ok(Drove::Waits);
+                let effect = tool_effect(&conversation, &call);
+                if native.journal.ask(effect, &question, conversation.seq).await? {
+                    return Ok(());
+                }
             }
-            Next::Waiting => return Ok(Drove::Waits),
+            Next::Waiting | Next::Ended => return Ok(()),
             Next::Tell(text) => native.journal.tell_agent(&text).await?,
             Next::SleepUntil(until) => native.journal.sleep_until(until).await,
             Next::End(end) => {
-                native.journal.finish(conversation.attempt, end).await?;
-                return Ok(Drove::Ended);
+                if native.journal.finish(conversation.attempt, end, conversation.seq).await? {
+                    return Ok(());
+                }
             }
-            Next::Ended => return Ok(Drove::Ended),
         }
     }
 }
@@ -89,13 +86,15 @@ async fn call_model(native: &Native<'_>, attempt: u32, turn: u32, request: &Requ
 
 async fn stream(native: &Native<'_>, turn: u32, request: &Request) -> Result<Answer, ModelError> {
     let mut events = native.provider.stream(request);
-    while let Some(event) = events.next().await {
-        match event? {
+    let mut event = first_event(native, turn, request, &mut events).await;
+    while let Some(happened) = event {
+        match happened? {
             StreamEvent::TextDelta { text } => native.journal.show(Glimpse::Text { turn, text: &text }),
             StreamEvent::ThinkingDelta { text } => native.journal.show(Glimpse::Thinking { turn, text: &text }),
             StreamEvent::Finished(answer) => return Ok(*answer),
             StreamEvent::Started { .. } | StreamEvent::ToolCallStarted { .. } | StreamEvent::ToolInputDelta { .. } => {}
         }
+        event = events.next().await;
     }
     Err(ModelError {
         kind: model::ErrorKind::Broken,
@@ -104,6 +103,31 @@ async fn stream(native: &Native<'_>, turn: u32, request: &Request) -> Result<Ans
         message: "the stream ended without an answer".to_owned(),
         excerpt: String::new(),
     })
+}
+
+/// Waits for the model's first sign, and says so to whoever watches if that takes long: a model on
+/// one's own machine may read for a minute before it says a word.
+async fn first_event(
+    native: &Native<'_>,
+    turn: u32,
+    request: &Request,
+    events: &mut EventStream,
+) -> Option<Result<StreamEvent, ModelError>> {
+    let patience = native.journal.now().checked_add(SILENCE).unwrap_or(Timestamp::MAX);
+    let silence = async {
+        while native.journal.now() < patience {
+            native.journal.sleep_until(patience).await;
+        }
+    };
+    let first = std::pin::pin!(events.next());
+    match select(first, std::pin::pin!(silence)).await {
+        Either::Left((event, _)) => event,
+        Either::Right(((), first)) => {
+            let text = format!("waits for {} (turn {turn})", request.model);
+            native.journal.show(Glimpse::Waiting { text: &text });
+            first.await
+        }
+    }
 }
 
 fn answered(answer: &Answer, duration_ms: u64) -> EffectResult {
@@ -151,62 +175,80 @@ fn tool_effect(conversation: &Conversation, call: &PendingCall) -> Effect {
     }
 }
 
-/// Runs one call. Gives how the work ends if the box is lost.
+/// Whether the attempt still has a box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BoxAfter {
+    Kept,
+    Lost,
+}
+
+/// Runs one call and stores what came of it. If the box is lost, the attempt ends with it.
 async fn run_call(
     native: &Native<'_>,
     conversation: &Conversation,
     call: &PendingCall,
-) -> Result<Option<AgentEnd>, JournalError> {
+) -> Result<BoxAfter, JournalError> {
     let id = native.journal.start(tool_effect(conversation, call)).await?;
     let begun = native.journal.now();
     let hands = match native.hands.ready().await {
         Ok(hands) => hands,
-        Err(error) => {
-            let message = error.to_string();
-            let result = returned(&Returned::error(&message), None, elapsed_ms(native, begun));
-            native.journal.end(&id, result).await?;
-            return Ok(Some(AgentEnd::Lost { message }));
-        }
+        Err(error) => return lose(native, conversation, &id, error.to_string()).await,
     };
     let show = |text: &str| native.journal.show(Glimpse::Output { source: &call.tool, text });
     // The effect's id is unique in its task and the box belongs to one attempt of one task, so the
     // hand never runs the same call twice.
-    let (outcome, lost) = match run_tool(&*hands, id.as_str(), call, &show).await {
-        Ok(outcome) => (outcome, None),
-        Err(error) => after_box_failed(native, &error).await,
+    let outcome = match run_tool(&*hands, id.as_str(), call, &show).await {
+        Ok(outcome) => outcome,
+        Err(error) => match revived(native, &error).await {
+            Ok(told) => told,
+            Err(message) => return lose(native, conversation, &id, message).await,
+        },
     };
     let kept = match &outcome.whole {
         Some(whole) => Some(native.journal.keep(whole).await?),
         None => None,
     };
     native.journal.end(&id, returned(&outcome, kept, elapsed_ms(native, begun))).await?;
-    Ok(lost)
+    // The box may forget the output; if it does not hear that, it only keeps it longer.
+    let _ = hands.acknowledge(id.as_str()).await;
+    Ok(BoxAfter::Kept)
 }
 
-/// A box that died is started again on its files, and the model is told; if that fails too, the
-/// attempt is lost.
-async fn after_box_failed(native: &Native<'_>, error: &SandboxError) -> (Returned, Option<AgentEnd>) {
-    let revived = match error.advice() {
-        Advice::StartAgain => native.hands.revive().await.map(|_| ()).map_err(|again| again.to_string()),
-        Advice::Retry | Advice::ChangeRequest | Advice::FixMachine => Err(error.to_string()),
-    };
-    match revived {
-        Ok(()) => {
-            let text = "The sandbox died while this ran. It was started again with the files as they are on disk; running processes are gone. Look before you repeat anything.";
-            (Returned::error(text), None)
-        }
-        Err(why) => {
-            let message = format!("the sandbox failed: {why}");
-            (Returned::error(&message), Some(AgentEnd::Lost { message }))
-        }
+async fn lose(
+    native: &Native<'_>,
+    conversation: &Conversation,
+    id: &EffectId,
+    message: String,
+) -> Result<BoxAfter, JournalError> {
+    let result = returned(&Returned::error(&message), None, 0);
+    let end = AgentEnd::Lost { message };
+    native.journal.end_and_finish(id, result, conversation.attempt, end).await?;
+    Ok(BoxAfter::Lost)
+}
+
+/// A box that died or does not answer is started again on its files, and the model is told.
+async fn revived(native: &Native<'_>, error: &SandboxError) -> Result<Returned, String> {
+    match error.advice() {
+        Advice::StartAgain | Advice::Retry => {}
+        Advice::ChangeRequest | Advice::FixMachine => return Err(format!("the sandbox failed: {error}")),
+    }
+    match native.hands.revive().await {
+        Ok(true) => Ok(Returned::error(
+            "The sandbox died while this ran. It was started again with the files as they are on disk; running processes are gone. Look before you repeat anything.",
+        )),
+        Ok(false) => Ok(Returned::error(FILES_LOST)),
+        Err(again) => Err(format!("the sandbox failed: {again}")),
     }
 }
+
+/// What the model is told when everything that it did is gone.
+pub const FILES_LOST: &str = "The machine went down and the files of the sandbox are gone: it starts again from the base commit, and all earlier changes are lost. Do them again.";
 
 fn returned(outcome: &Returned, output_digest: Option<Digest>, duration_ms: u64) -> EffectResult {
     EffectResult::ToolReturned { text: outcome.text.clone(), is_error: outcome.is_error, output_digest, duration_ms }
 }
 
-fn elapsed_ms(native: &Native<'_>, begun: jiff::Timestamp) -> u64 {
+fn elapsed_ms(native: &Native<'_>, begun: Timestamp) -> u64 {
     u64::try_from(native.journal.now().duration_since(begun).as_millis()).unwrap_or(0)
 }
 
@@ -223,14 +265,13 @@ pub async fn recovered_tool(
 ) -> EffectResult {
     let begun = journal.now();
     let show = |text: &str| journal.show(Glimpse::Output { source: &call.tool, text });
+    // An edit can't be told from one that has not happened yet: `new` may contain `old`.
+    let hands = hands.filter(|_| call.tool != crate::tools::EDIT);
     let outcome = match hands {
         Some(hands) => run_tool(hands, id.as_str(), call, &show).await.ok(),
         None => None,
     };
-    // An edit that took effect finds nothing to replace the second time.
-    let Some(outcome) = outcome.filter(|outcome| !(outcome.is_error && call.tool == crate::tools::EDIT)) else {
-        return interrupted_tool();
-    };
+    let Some(outcome) = outcome else { return interrupted_tool() };
     let kept = match &outcome.whole {
         Some(whole) => journal.keep(whole).await.ok(),
         None => None,
@@ -250,13 +291,13 @@ pub fn interrupted_tool() -> EffectResult {
     }
 }
 
-/// What becomes of a model call whose effect was open when the platform stopped: it is made again.
+/// What becomes of an effect of which nobody knows whether it happened.
 #[must_use]
-pub fn interrupted_call() -> EffectResult {
+pub fn unknown(message: impl Into<String>) -> EffectResult {
     EffectResult::Failed {
         class: FailureClass::Unknown,
         source: FailureSource::Infra,
-        message: "the platform was restarted during the call".to_owned(),
+        message: message.into(),
         retry_after_ms: None,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::effect::{Effect, EffectResult};
-use domain::event::{Envelope, Event};
+use domain::event::Envelope;
 use domain::id::{Digest, EffectId};
 use domain::task::AgentEnd;
 use jiff::Timestamp;
@@ -40,6 +40,11 @@ pub enum Glimpse<'a> {
         /// The piece.
         text: &'a str,
     },
+    /// What is waited for, when nothing else is to be seen.
+    Waiting {
+        /// In a few words.
+        text: &'a str,
+    },
     /// A piece of a command's output.
     Output {
         /// Of which tool.
@@ -59,12 +64,22 @@ pub trait Journal: Send + Sync {
     async fn start(&self, effect: Effect) -> Result<EffectId, JournalError>;
     /// Stores what came of it.
     async fn end(&self, id: &EffectId, result: EffectResult) -> Result<(), JournalError>;
-    /// Stores the intent of asking a person and the wait, in one append.
-    async fn ask(&self, effect: Effect, question: &str) -> Result<(), JournalError>;
+    /// Stores what came of an effect and that the agent's work ended with it, in one append.
+    async fn end_and_finish(
+        &self,
+        id: &EffectId,
+        result: EffectResult,
+        attempt: u32,
+        end: AgentEnd,
+    ) -> Result<(), JournalError>;
+    /// Stores the intent of asking a person and the wait, in one append, unless there are events
+    /// after `seen`: then nothing is stored, and the answer is false.
+    async fn ask(&self, effect: Effect, question: &str, seen: u64) -> Result<bool, JournalError>;
     /// Stores a message of the platform's to the agent.
     async fn tell_agent(&self, text: &str) -> Result<(), JournalError>;
-    /// Stores how the agent's work ended.
-    async fn finish(&self, attempt: u32, end: AgentEnd) -> Result<(), JournalError>;
+    /// Stores how the agent's work ended, unless there are events after `seen` (somebody may have said
+    /// something): then nothing is stored, and the answer is false.
+    async fn finish(&self, attempt: u32, end: AgentEnd, seen: u64) -> Result<bool, JournalError>;
     /// The events after `seq`, oldest first, whoever made them.
     async fn events_after(&self, seq: u64) -> Result<Vec<Envelope>, JournalError>;
     /// Keeps bytes under their digest.
@@ -85,25 +100,14 @@ pub struct NoHands {
     pub message: String,
 }
 
+/// Whether a box that was started again found its files.
+pub type FilesKept = bool;
+
 /// The box of the attempt, which may still be starting.
 #[async_trait]
 pub trait Hands: Send + Sync {
     /// The running box; waits until it is up.
     async fn ready(&self) -> Result<Arc<dyn Sandbox>, NoHands>;
-    /// A new box on the files of the one that died.
-    async fn revive(&self) -> Result<Arc<dyn Sandbox>, NoHands>;
-}
-
-/// The events that an agent's own state is folded from; everything else is passed over.
-#[must_use]
-pub fn concerns_agents(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::TaskSubmitted { .. }
-            | Event::AttemptStarted { .. }
-            | Event::EffectStarted { .. }
-            | Event::EffectEnded { .. }
-            | Event::MessageAdded { .. }
-            | Event::AgentEnded { .. }
-    )
+    /// A new box on the files of the one that died; whether those files are still there.
+    async fn revive(&self) -> Result<FilesKept, NoHands>;
 }

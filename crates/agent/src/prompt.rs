@@ -55,6 +55,7 @@ pub fn first_message(briefing: &Briefing<'_>) -> String {
         }
     }
     if let Some((file, instructions)) = briefing.instructions {
+        let instructions = instructions.replace("</repository-instructions", "&lt;/repository-instructions");
         let shown: String = instructions.chars().take(MAX_INSTRUCTIONS_CHARS).collect();
         let cut = if shown.len() < instructions.len() { "\n[cut here]" } else { "" };
         let _ = write!(

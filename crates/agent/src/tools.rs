@@ -2,7 +2,7 @@
 //!
 //! Input from a model is data of unknown shape: [`parse`] turns it into a typed [`ToolCall`] or into
 //! a sentence that tells the model what to write instead. What the model is shown of long output is
-//! bounded; the whole is kept by the caller. Pure, but for [`run`]. Absent: network, and any tool
+//! bounded; the whole output of a command is kept by the caller. Pure, but for [`run`]. Absent: network, and any tool
 //! that acts outside the box.
 
 use domain::contract::OnAmbiguity;
@@ -133,7 +133,7 @@ pub fn specs(on_ambiguity: OnAmbiguity) -> Vec<ToolSpec> {
             SEARCH,
         ),
     ];
-    if on_ambiguity == OnAmbiguity::Pause {
+    if on_ambiguity != OnAmbiguity::Proceed {
         specs.push(spec(ASK, "Ask the person who gave the task, and wait for the answer. Only for a choice that changes the result and that the repository does not settle.", ASK_SCHEMA));
     }
     specs
@@ -169,7 +169,9 @@ pub fn parse(tool: &str, input_json: &str) -> Result<ToolCall, String> {
         EDIT => input(tool, input_json).map(ToolCall::Edit),
         "search" => input(tool, input_json).map(ToolCall::Search),
         ASK => input::<Ask>(tool, input_json).map(|ask| ToolCall::Ask(ask.question)),
-        other => Err(format!("there is no tool `{other}`; there are shell, read, write, edit and search")),
+        other => Err(format!(
+            "there is no tool `{other}`; there are shell, read, write, edit and search, and ask where somebody answers"
+        )),
     }
 }
 

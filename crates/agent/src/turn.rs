@@ -13,9 +13,11 @@ use crate::conversation::{Conversation, ModelFailures, PendingCall};
 use crate::tools;
 
 /// Model calls that may fail one after the other.
-pub const MAX_MODEL_FAILURES: u32 = 6;
+pub const MAX_MODEL_FAILURES: u32 = 10;
 /// Answers in a row that the output limit may cut.
 pub const MAX_CUT_ANSWERS: u32 = 3;
+/// Answers in a row that may be empty.
+pub const MAX_EMPTY_ANSWERS: u32 = 2;
 /// Most tokens of one answer.
 pub const MAX_OUTPUT_TOKENS: u32 = 16_000;
 /// First delay after a failed model call; doubles with each.
@@ -152,8 +154,15 @@ fn after_answer(conversation: &Conversation, stop: &StopReason, text: String) ->
             "the conversation no longer fits into the model's context window; split the task",
         )),
         StopReason::EndTurn | StopReason::ToolUse | StopReason::StopSequence | StopReason::Unknown(_) => {
-            if text.trim().is_empty() && conversation.spent_turn() <= 1 {
-                return Some(stopped(OutcomeReason::Model, "the model's answer was empty"));
+            match conversation.empty_answers {
+                0 => {}
+                1..=MAX_EMPTY_ANSWERS => {
+                    return Some(Next::Tell(
+                        "Your last answer was empty. Go on with a tool call, or say in a sentence that you are done."
+                            .to_owned(),
+                    ));
+                }
+                _ => return Some(stopped(OutcomeReason::Model, "the model's answers were empty")),
             }
             Some(Next::End(AgentEnd::Finished { summary: text }))
         }
@@ -169,7 +178,7 @@ fn over_limit(conversation: &Conversation, rules: &Rules, now: Timestamp) -> Opt
         format!("{} model calls", budget.turns)
     } else if budget.tokens.is_some_and(|limit| spent.tokens >= limit) {
         format!("{} tokens", budget.tokens.unwrap_or(0))
-    } else if budget.money_micro_usd.is_some_and(|limit| limit > 0 && spent.micro_usd >= limit) {
+    } else if budget.money_micro_usd.is_some_and(|limit| spent.micro_usd >= limit) {
         let cents = budget.money_micro_usd.unwrap_or(0) / 10_000;
         format!("{}.{:02} US dollars", cents / 100, cents % 100)
     } else {

@@ -103,6 +103,12 @@ impl Origin {
         }
     }
 
+    /// Whether the URL holds a password or a token.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        self.secret().is_some()
+    }
+
     /// The password in the URL, if there is one.
     pub(crate) fn secret(&self) -> Option<&str> {
         let Self::Remote(url) = self else { return None };

@@ -7,7 +7,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent::port::{Hands, NoHands};
+use agent::native::FILES_LOST;
+use agent::port::{FilesKept, Hands, NoHands};
 use async_trait::async_trait;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest, SandboxId};
@@ -24,20 +25,22 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 /// Commits of history that a box gets, so that `git log` and `git blame` are of use.
 const HISTORY_COMMITS: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
 
-/// The layer that holds a checkout of `commit`, on a branch of this name.
-pub(crate) async fn layer(
-    ports: &Ports,
-    project: &Project,
-    commit: &CommitSha,
-    branch: &str,
-) -> Result<SnapshotRef, Failure> {
-    let recipe = format!("checkout/1\n{}\n{commit}\n{branch}\n{HISTORY_COMMITS}", project.origin_text());
-    let key = Digest::of(recipe.as_bytes());
+/// The branch that is checked out in every box.
+const BRANCH: &str = "work";
+
+/// The key of the layer that holds a checkout of `commit`. The same for all tasks and gates.
+pub(crate) fn layer_key(project: &Project, commit: &CommitSha) -> Digest {
+    Digest::of(format!("checkout/1\n{}\n{commit}\n{BRANCH}\n{HISTORY_COMMITS}", project.key()).as_bytes())
+}
+
+/// The layer that holds a checkout of `commit`.
+pub(crate) async fn layer(ports: &Ports, project: &Project, commit: &CommitSha) -> Result<SnapshotRef, Failure> {
+    let key = layer_key(project, commit);
     if let Some(snapshot) = ports.boxes.prepared(&key).await? {
         return Ok(snapshot);
     }
     let staging = ports.boxes.stage(&key, &PathBuf::from(WORKSPACE)).await?;
-    let checkout = forge::Checkout { branch_name: branch.to_owned(), depth: Some(HISTORY_COMMITS) };
+    let checkout = forge::Checkout { branch_name: BRANCH.to_owned(), depth: Some(HISTORY_COMMITS) };
     ports.forge.checkout(project, commit, &staging.content, &checkout).await?;
     Ok(ports.boxes.prepare(&key, staging).await?)
 }
@@ -72,7 +75,6 @@ pub(crate) struct BoxHands<'a> {
     pub(crate) id: SandboxId,
     pub(crate) attempt: u32,
     pub(crate) base: CommitSha,
-    pub(crate) branch: String,
     pub(crate) ready: watch::Sender<Ready>,
 }
 
@@ -101,14 +103,13 @@ impl BoxHands<'_> {
         journal.end(&id, result).await.map_err(Failure::journal)?;
         let (sandbox, lost) = opened?;
         if lost {
-            let text = "The machine went down and the files of the sandbox are gone; it starts again from the base commit. Your earlier changes are lost.";
-            journal.tell_agent(text).await.map_err(Failure::journal)?;
+            journal.tell_agent(FILES_LOST).await.map_err(Failure::journal)?;
         }
         Ok(sandbox)
     }
 
     async fn start(&self) -> Result<Started, Failure> {
-        let snapshot = layer(self.ports, self.project, &self.base, &self.branch).await?;
+        let snapshot = layer(self.ports, self.project, &self.base).await?;
         Ok(start(self.ports, self.settings, &self.id, snapshot).await?)
     }
 }
@@ -122,11 +123,11 @@ impl Hands for BoxHands<'_> {
         opened.clone().unwrap_or_else(|| Err(gone()))
     }
 
-    async fn revive(&self) -> Result<Arc<dyn Sandbox>, NoHands> {
-        let revived =
-            self.start().await.map(|started| started.sandbox).map_err(|failure| NoHands { message: failure.message });
-        self.ready.send_replace(Some(revived.clone()));
-        revived
+    async fn revive(&self) -> Result<FilesKept, NoHands> {
+        let revived = self.start().await.map_err(|failure| NoHands { message: failure.message });
+        let kept = revived.as_ref().map(|started| started.found != StartedAs::FilesLost).map_err(Clone::clone);
+        self.ready.send_replace(Some(revived.map(|started| started.sandbox)));
+        kept
     }
 }
 
@@ -137,6 +138,6 @@ impl From<SandboxError> for Failure {
             Advice::ChangeRequest => FailureClass::Final,
             Advice::FixMachine => FailureClass::NeedsPerson,
         };
-        Self { class, source: FailureSource::Infra, message: error.to_string() }
+        Self::new(class, FailureSource::Infra, error.to_string())
     }
 }

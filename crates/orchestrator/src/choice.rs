@@ -24,7 +24,7 @@ const MAX_ROUNDS: usize = 4;
 /// The gates of a task, as the event that records them.
 pub(crate) async fn choose_gates(ports: &Ports, project: &Project, task: &Task) -> Result<Event, Failure> {
     let base = &task.spec.repo.base;
-    let user = |message: String| Failure { class: FailureClass::Final, source: FailureSource::User, message };
+    let user = |message: String| Failure::new(FailureClass::Final, FailureSource::User, message);
     let entries = ports.forge.list_files(project, base, forge::Depth::Root).await?;
     let names: Vec<&str> = entries.iter().filter_map(|entry| entry.path.as_str()).collect();
     let file = if names.contains(&".chargehand") {
@@ -85,11 +85,21 @@ fn detect_with(
 }
 
 /// The repository's own instructions for agents. A repository without them is no error.
-pub(crate) async fn instructions(ports: &Ports, project: &Project, task: &Task) -> Option<(String, String)> {
+pub(crate) async fn instructions(
+    ports: &Ports,
+    project: &Project,
+    task: &Task,
+) -> Result<Option<(String, String)>, Failure> {
     for file in INSTRUCTION_FILES {
-        if let Ok(Some(bytes)) = ports.forge.read_file(project, &task.spec.repo.base, file, MAX_FILE_BYTES).await {
-            return Some((file.to_owned(), String::from_utf8_lossy(&bytes).into_owned()));
+        match ports.forge.read_file(project, &task.spec.repo.base, file, MAX_FILE_BYTES).await {
+            Ok(Some(bytes)) => return Ok(Some((file.to_owned(), String::from_utf8_lossy(&bytes).into_owned()))),
+            Ok(None) => {}
+            Err(forge::ReadError::TooLarge { bytes, .. }) => {
+                let text = format!("({file} has {bytes} bytes, too many to be shown here; read it in /workspace)");
+                return Ok(Some((file.to_owned(), text)));
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    None
+    Ok(None)
 }

@@ -7,13 +7,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use agent::native::FILES_LOST;
 use agent::tools::run::{Finished, Wanted, run_command};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::evidence::{Evidence, GateSpec};
 use domain::id::{CommitSha, Digest, EffectId, SandboxId};
 use domain::task::Task;
 use forge::{Import, ImportLimits, Merge, Preview, Project};
-use sandbox::Sandbox;
+use policy::LandPermit;
+use sandbox::{Sandbox, StartedAs};
 
 use crate::boxes::{self, layer};
 use crate::failure::Failure;
@@ -33,6 +35,8 @@ pub(crate) struct Performance<'a> {
     pub(crate) id: &'a EffectId,
     /// Names this try; a box that is made for it gets this name too.
     pub(crate) gate_box: SandboxId,
+    /// For a landing.
+    pub(crate) permit: Option<LandPermit>,
 }
 
 /// Performs it. The agent's own effects are none of this room's.
@@ -55,12 +59,14 @@ pub(crate) async fn perform(performance: &Performance<'_>, effect: &Effect) -> R
 
 /// Puts the result together inside the box, as commits on top of the base, in a bundle.
 ///
-/// It runs in the agent's box, where git may run whatever the agent planted: nothing of it is
+/// The commit is dated with the task's acceptance, so that the same tree is the same commit and needs
+/// no second proof. It runs in the agent's box, where git may run whatever the agent planted: nothing of it is
 /// trusted before the host has checked the bundle.
 const COLLECT: &str = r#"
 set -eu
 cd /workspace
 base=$1 message=$2 out=$3
+export GIT_AUTHOR_DATE=$4 GIT_COMMITTER_DATE=$4
 rm -f "$out" .git/index.lock
 export GIT_AUTHOR_NAME=Chargehand GIT_AUTHOR_EMAIL=agent@chargehand.invalid
 export GIT_COMMITTER_NAME=Chargehand GIT_COMMITTER_EMAIL=agent@chargehand.invalid
@@ -83,30 +89,21 @@ const BUNDLE: &str = "/tmp/.chargehand-result.bundle";
 
 async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure> {
     let (task, ports) = (performance.task, &performance.shared.ports);
-    let lost = || Failure {
-        class: FailureClass::Final,
-        source: FailureSource::Infra,
-        message: "the task has no sandbox to collect from".into(),
-    };
+    let lost = || Failure::new(FailureClass::Final, FailureSource::Infra, "the task has no sandbox to collect from");
     let sandbox_id = task.attempt_sandbox().ok_or_else(lost)?;
     let base = &task.spec.repo.base;
+    let date = format!("{} +0000", task.submitted_at.as_second());
     let hands = attempt_box(performance, &sandbox_id).await?;
-    let argv =
-        ["sh", "-c", COLLECT, "collect", base.as_str(), &commit_message(task), BUNDLE].map(OsString::from).to_vec();
+    let argv = ["sh", "-c", COLLECT, "collect", base.as_str(), &commit_message(task), BUNDLE, &date]
+        .map(OsString::from)
+        .to_vec();
     let wanted = Wanted { argv, time_limit_ms: COLLECT_MS, max_output_bytes: 1 << 20 };
-    // The id of the effect and the moment: a second try after a crash has to look again.
     let exec_id = format!("{}-{}", performance.id, performance.gate_box);
     let finished = run_command(&*hands, &exec_id, wanted, &|_| ()).await?;
     if !finished.end.succeeded() {
-        return Err(Failure {
-            class: FailureClass::Final,
-            source: FailureSource::User,
-            message: format!(
-                "the result could not be put together in the sandbox ({}): {}",
-                finished.end,
-                finished.tail().trim()
-            ),
-        });
+        let (end, tail) = (&finished.end, finished.tail());
+        let why = format!("the result could not be put together in the sandbox ({end}): {}", tail.trim());
+        return Err(Failure::new(FailureClass::Final, FailureSource::User, why));
     }
     if finished.tail().trim_end().ends_with("unchanged") {
         return Ok(EffectResult::Collected { commit: None, notes: Vec::new() });
@@ -139,20 +136,20 @@ fn tempfile_in(performance: &Performance<'_>) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The attempt's box, started again on its files if it is not alive.
+/// The attempt's box, started again on its files if it is not alive. If the files are gone, so is the
+/// result, and the agent has to go on.
 async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Failure> {
     let ports = &performance.shared.ports;
     if let Some(alive) = ports.boxes.attach(id).await? {
         return Ok(alive);
     }
-    let repo = &performance.task.spec.repo;
-    let snapshot = layer(ports, performance.project, &repo.base, &work_branch(performance.task)).await?;
-    Ok(boxes::start(ports, performance.settings, id, snapshot).await?.sandbox)
-}
-
-/// The branch that the agent finds checked out.
-pub(crate) fn work_branch(task: &Task) -> String {
-    format!("chargehand/{}", task.id.short())
+    let snapshot = layer(ports, performance.project, &performance.task.spec.repo.base).await?;
+    let started = boxes::start(ports, performance.settings, id, snapshot).await?;
+    if started.found == StartedAs::FilesLost {
+        let failure = Failure::new(FailureClass::Unknown, FailureSource::Infra, "the sandbox's files were lost");
+        return Err(Failure { tell_agent: Some(FILES_LOST), ..failure });
+    }
+    Ok(started.sandbox)
 }
 
 fn commit_message(task: &Task) -> String {
@@ -170,7 +167,7 @@ fn commit_message(task: &Task) -> String {
 async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &CommitSha) -> Result<EffectResult, Failure> {
     let (shared, settings) = (performance.shared, performance.settings);
     let ports = &shared.ports;
-    let snapshot = layer(ports, performance.project, commit, "gates").await?;
+    let snapshot = layer(ports, performance.project, commit).await?;
     // A box of this name is what a crash left of the same gate: it is not clean.
     ports.boxes.destroy(&performance.gate_box).await?;
     let hands = boxes::start(ports, settings, &performance.gate_box, snapshot).await?.sandbox;
@@ -224,29 +221,21 @@ async fn merge_base(
         Preview::Contained => Ok(EffectResult::BaseMerged { commit: commit.clone() }),
         Preview::Conflict { files } => {
             let files: Vec<String> = files.iter().map(ToString::to_string).collect();
-            Err(Failure {
-                class: FailureClass::NeedsPerson,
-                source: FailureSource::User,
-                message: format!(
-                    "{branch} moved while the task ran and conflicts with the change in {}; cancel this task and submit it again to start from the new {branch}",
-                    files.join(", "),
-                ),
-            })
+            let why = format!(
+                "{branch} moved while the task ran and conflicts with the change in {}; cancel this task and submit it again to start from the new {branch}",
+                files.join(", "),
+            );
+            Err(Failure::new(FailureClass::NeedsPerson, FailureSource::User, why))
         }
     }
 }
 
 async fn land(performance: &Performance<'_>, update_worktree: bool) -> Result<EffectResult, Failure> {
-    let task = performance.task;
-    // The permit is made from the recorded evidence at the moment of landing, also after a crash.
-    let asked = task.land_request.as_ref().map_or(&task.requester, |request| &request.by);
-    let permit = policy::permit(task, asked).map_err(|denied| Failure {
-        class: FailureClass::NeedsPerson,
-        source: FailureSource::User,
-        message: denied.to_string(),
-    })?;
+    let Some(permit) = &performance.permit else {
+        return Err(Failure::new(FailureClass::NeedsPerson, FailureSource::User, "there is no permit to land"));
+    };
     let options = forge::LandOptions { update_worktree };
-    let landed = performance.shared.ports.forge.land(performance.project, &permit, options).await?;
+    let landed = performance.shared.ports.forge.land(performance.project, permit, options).await?;
     Ok(EffectResult::Landed {
         commit: landed.sha,
         previous: landed.previous,

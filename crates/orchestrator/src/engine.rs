@@ -4,7 +4,7 @@
 //! start and again every few seconds, each task that is due gets its loop). Absent: several nodes;
 //! the data folder has one owner.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
 use crate::ports::{Ports, Settings};
 use crate::run::Runner;
+
+/// The loops at work, by task.
+type Running = HashMap<TaskId, tokio::task::Id>;
 
 /// How often the store is asked which tasks are due, in case a signal was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -55,8 +58,8 @@ impl Engine {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), store::ReadError> {
         let unfinished = self.shared.ports.store.index.unfinished().await?;
         self.remove_orphans(&unfinished).await;
-        let mut running: HashSet<TaskId> = HashSet::new();
-        let mut loops: JoinSet<TaskId> = JoinSet::new();
+        let mut running = Running::new();
+        let mut loops: JoinSet<()> = JoinSet::new();
         for id in unfinished {
             self.run_task(id, &mut running, &mut loops).await;
         }
@@ -67,10 +70,16 @@ impl Engine {
                 () = shutdown.cancelled() => break,
                 _ = look.tick() => self.run_due(&mut running, &mut loops).await,
                 Some(id) = self.woken.recv() => self.run_task(id, &mut running, &mut loops).await,
-                Some(done) = loops.join_next(), if !loops.is_empty() => match done {
-                    Ok(id) => { running.remove(&id); }
-                    Err(error) => tracing::error!(%error, "a task's loop broke off; it goes on after a restart"),
-                },
+                Some(done) = loops.join_next_with_id(), if !loops.is_empty() => {
+                    let id = match &done {
+                        Ok((id, ())) => *id,
+                        Err(error) => {
+                            tracing::error!(%error, "a task's loop broke off; it begins anew");
+                            error.id()
+                        }
+                    };
+                    running.retain(|_, loop_id| *loop_id != id);
+                }
             }
         }
         loops.shutdown().await;
@@ -78,15 +87,15 @@ impl Engine {
         Ok(())
     }
 
-    async fn run_due(&self, running: &mut HashSet<TaskId>, loops: &mut JoinSet<TaskId>) {
+    async fn run_due(&self, running: &mut Running, loops: &mut JoinSet<()>) {
         let due = self.shared.ports.store.index.due(self.shared.ports.clock.now()).await;
         for id in due.unwrap_or_default() {
             self.run_task(id, running, loops).await;
         }
     }
 
-    async fn run_task(&self, id: TaskId, running: &mut HashSet<TaskId>, loops: &mut JoinSet<TaskId>) {
-        if running.contains(&id) {
+    async fn run_task(&self, id: TaskId, running: &mut Running, loops: &mut JoinSet<()>) {
+        if running.contains_key(&id) {
             return;
         }
         match self.shared.logs.open(&id).await {
@@ -97,11 +106,7 @@ impl Engine {
                     slots: self.slots.clone(),
                     log,
                 };
-                running.insert(id.clone());
-                loops.spawn(async move {
-                    runner.run().await;
-                    id
-                });
+                running.insert(id, loops.spawn(runner.run()).id());
             }
             Err(RecordError::NotFound(_)) => {}
             Err(error) => tracing::error!(task = %id, %error, "the task can't be worked on"),

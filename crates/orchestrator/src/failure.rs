@@ -11,12 +11,19 @@ pub(crate) struct Failure {
     pub(crate) class: FailureClass,
     pub(crate) source: FailureSource,
     pub(crate) message: String,
+    /// What the agent is to be told, if its work begins anew because of this.
+    pub(crate) tell_agent: Option<&'static str>,
 }
 
 impl Failure {
+    /// A failure that tells the agent nothing.
+    pub(crate) fn new(class: FailureClass, source: FailureSource, message: impl Into<String>) -> Self {
+        Self { class, source, message: message.into(), tell_agent: None }
+    }
+
     /// The platform's fault, worth another try.
     pub(crate) fn infra(message: impl Into<String>) -> Self {
-        Self { class: FailureClass::Retry, source: FailureSource::Infra, message: message.into() }
+        Self::new(FailureClass::Retry, FailureSource::Infra, message)
     }
 
     /// The journal takes no more: the task has ended, or the store failed.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use domain::command::{Command, decide};
+use domain::contract::Contract;
 use domain::event::{EVENT_VERSION, Envelope, Event};
 use domain::id::{CommitSha, Digest, TaskId};
 use domain::principal::Principal;
@@ -125,12 +126,16 @@ impl Handle {
         }
         let forge = &self.shared.ports.forge;
         let origin = Origin::parse(&submission.repo).map_err(|error| SubmitError::Repo(error.to_string()))?;
+        if origin.has_secret() {
+            return Err(SubmitError::OriginSecret);
+        }
         let project = forge.open(&origin).await.map_err(|error| SubmitError::Repo(error.to_string()))?;
         let base = forge
             .resolve_base(&project, submission.base.as_deref())
             .await
             .map_err(|error| SubmitError::Repo(error.to_string()))?;
-        let notes: Vec<String> = base.notes.iter().map(ToString::to_string).collect();
+        let mut notes: Vec<String> = base.notes.iter().map(ToString::to_string).collect();
+        notes.extend(self.unpriced(&agent, &submission.contract));
         let spec = TaskSpec {
             goal: goal.to_owned(),
             repo: RepoSpec { origin: project.origin_text().to_owned(), base_branch: base.branch, base: base.sha },
@@ -151,6 +156,18 @@ impl Handle {
             "command" => Ok(AgentSpec::Command { argv: submission.argv.clone() }),
             other => Err(SubmitError::UnknownAgent { given: other.to_owned() }),
         }
+    }
+
+    /// A limit on money can't be kept where nobody knows the price.
+    fn unpriced(&self, agent: &AgentSpec, contract: &Contract) -> Option<String> {
+        let AgentSpec::Native { model } = agent else { return None };
+        let chosen = self.shared.ports.models.choose(Some(model)).ok()?;
+        let unknown = contract.budget.money_micro_usd.is_some() && chosen.provider.price(&chosen.model).is_none();
+        unknown.then(|| {
+            format!(
+                "no price is known for {model}, so the limit on money is not kept; those on turns, tokens and time are"
+            )
+        })
     }
 
     /// The task that an earlier request under the same key made, before any work is done.

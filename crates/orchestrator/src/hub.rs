@@ -11,10 +11,12 @@ use crate::failure::Failure;
 
 /// The project that the task's origin was opened as when the task was accepted.
 pub(crate) async fn project_of(forge: &dyn Forge, task: &Task) -> Result<Project, Failure> {
-    let gone = |why: String| Failure {
-        class: FailureClass::Final,
-        source: FailureSource::User,
-        message: format!("the repository {} can't be worked on: {why}", task.spec.repo.origin),
+    let gone = |why: String| {
+        Failure::new(
+            FailureClass::Final,
+            FailureSource::User,
+            format!("the repository {} can't be worked on: {why}", task.spec.repo.origin),
+        )
     };
     let origin = Origin::parse(&task.spec.repo.origin).map_err(|error| gone(error.to_string()))?;
     match forge.reopen(&origin).await? {
@@ -25,7 +27,7 @@ pub(crate) async fn project_of(forge: &dyn Forge, task: &Task) -> Result<Project
 }
 
 fn by_person(message: String) -> Failure {
-    Failure { class: FailureClass::NeedsPerson, source: FailureSource::User, message }
+    Failure::new(FailureClass::NeedsPerson, FailureSource::User, message)
 }
 
 impl From<Fault> for Failure {
@@ -37,7 +39,7 @@ impl From<Fault> for Failure {
                 (FailureClass::Retry, FailureSource::Infra)
             }
         };
-        Self { class, source, message: fault.to_string() }
+        Self::new(class, source, fault.to_string())
     }
 }
 
@@ -45,7 +47,7 @@ impl From<CheckoutError> for Failure {
     fn from(error: CheckoutError) -> Self {
         match error {
             CheckoutError::Fault(fault) => fault.into(),
-            other => Self { class: FailureClass::Final, source: FailureSource::Infra, message: other.to_string() },
+            other => Self::new(FailureClass::Final, FailureSource::Infra, other.to_string()),
         }
     }
 }
@@ -54,7 +56,7 @@ impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Fault(fault) => fault.into(),
-            other => Self { class: FailureClass::Final, source: FailureSource::User, message: other.to_string() },
+            other => Self::new(FailureClass::Final, FailureSource::User, other.to_string()),
         }
     }
 }
@@ -63,7 +65,7 @@ impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         match error {
             ImportError::Fault(fault) => fault.into(),
-            other => Self { class: FailureClass::Final, source: FailureSource::Model, message: other.to_string() },
+            other => Self::new(FailureClass::Final, FailureSource::Model, other.to_string()),
         }
     }
 }

@@ -73,9 +73,23 @@ impl Journal for TaskJournal {
         self.record(&[Event::EffectEnded { id: id.clone(), result }]).await
     }
 
-    async fn ask(&self, effect: Effect, question: &str) -> Result<(), JournalError> {
+    async fn end_and_finish(
+        &self,
+        id: &EffectId,
+        result: EffectResult,
+        attempt: u32,
+        end: AgentEnd,
+    ) -> Result<(), JournalError> {
+        let ended = Event::EffectEnded { id: id.clone(), result };
+        self.record(&[ended, Event::AgentEnded { attempt, end }]).await
+    }
+
+    async fn ask(&self, effect: Effect, question: &str, seen: u64) -> Result<bool, JournalError> {
         let since = self.shared.ports.clock.now();
         let recorded = self.log.record(&self.actor, |task| {
+            if task.seq != seen {
+                return Ok((Vec::new(), false));
+            }
             let id = effect_id(task);
             let wait = Wait {
                 kind: WaitKind::Question,
@@ -87,18 +101,23 @@ impl Journal for TaskJournal {
             };
             Ok::<_, RecordError>((
                 vec![Event::EffectStarted { id, effect: effect.clone() }, Event::WaitStarted { wait }],
-                (),
+                true,
             ))
         });
-        recorded.await.map(|_| ()).map_err(stopped)
+        recorded.await.map(|(_, asked)| asked).map_err(stopped)
     }
 
     async fn tell_agent(&self, text: &str) -> Result<(), JournalError> {
         self.record(&[Event::MessageAdded { source: MessageSource::Platform, text: text.to_owned() }]).await
     }
 
-    async fn finish(&self, attempt: u32, end: AgentEnd) -> Result<(), JournalError> {
-        self.record(&[Event::AgentEnded { attempt, end }]).await
+    async fn finish(&self, attempt: u32, end: AgentEnd, seen: u64) -> Result<bool, JournalError> {
+        let recorded = self.log.record(&self.actor, |task| {
+            let unseen = task.seq != seen;
+            let events = if unseen { Vec::new() } else { vec![Event::AgentEnded { attempt, end: end.clone() }] };
+            Ok::<_, RecordError>((events, !unseen))
+        });
+        recorded.await.map(|(_, finished)| finished).map_err(stopped)
     }
 
     async fn events_after(&self, seq: u64) -> Result<Vec<Envelope>, JournalError> {
@@ -115,6 +134,7 @@ impl Journal for TaskJournal {
         let item = match glimpse {
             Glimpse::Text { turn, text } => Live::TextDelta { turn, text: text.to_owned() },
             Glimpse::Thinking { turn, text } => Live::ThinkingDelta { turn, text: text.to_owned() },
+            Glimpse::Waiting { text } => Live::Progress { text: text.to_owned() },
             Glimpse::Output { source, text } => Live::Output { source: source.to_owned(), text: text.to_owned() },
         };
         self.shared.live.tell(self.log.id(), item);

@@ -1,4 +1,4 @@
-//! The only writer of task state: claims, plans, performs, records, retries, cancels.
+//! The only writer of task state: plans, performs, records, retries, cancels.
 //!
 //! ```text
 //! submit, command ──Handle──→ log::record ──→ store        (one append is the commit point)

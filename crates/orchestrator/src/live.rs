@@ -62,6 +62,7 @@ impl LiveHub {
     #[must_use]
     pub fn watch(&self, task: &TaskId) -> broadcast::Receiver<Live> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.retain(|_, sender| sender.receiver_count() > 0);
         tasks.entry(task.clone()).or_insert_with(|| broadcast::channel(BACKLOG).0).subscribe()
     }
 

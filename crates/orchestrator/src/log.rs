@@ -1,6 +1,7 @@
 //! One task's log: the task as folded, its newest events, and the one way to add to them.
 //!
-//! [`TaskLog::record`] is the only place in the program that appends to a task. It decides on the
+//! [`TaskLog::record`] is the only place in the program that appends to a task, but for its first
+//! event, which [`Logs::create`] stores. It decides on the
 //! state that it holds, folds the new events before it stores them, and stores them before it
 //! tells anybody. Whoever else holds the log sees the new state when the append has been
 //! acknowledged. Absent: what should happen next.
@@ -40,6 +41,14 @@ pub enum RecordError {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] AppendError),
+    /// The agent's journal could not go on.
+    #[error("the agent of task {task} was stopped: {why}")]
+    Agent {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        why: String,
+    },
     /// The log can't be read.
     #[error("the log of task {task} can't be read: {why}")]
     Unreadable {
@@ -274,9 +283,13 @@ impl Logs {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).get(id).and_then(Weak::upgrade)
     }
 
+    /// Holds a log, or gives the one that somebody else came to hold meanwhile.
     fn hold(&self, log: TaskLog) -> Arc<TaskLog> {
-        let log = Arc::new(log);
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = held.get(&log.id).and_then(Weak::upgrade) {
+            return first;
+        }
+        let log = Arc::new(log);
         held.retain(|_, weak| weak.strong_count() > 0);
         held.insert(log.id.clone(), Arc::downgrade(&log));
         log

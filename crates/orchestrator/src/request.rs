@@ -76,6 +76,11 @@ pub enum SubmitError {
     /// The repository, its commit or its settings.
     #[error("{0}")]
     Repo(String),
+    /// The repository's URL holds a password or token, which would be recorded for ever.
+    #[error(
+        "the repository's URL holds a password or token, and URLs are recorded and shown: leave it out and let git find it (ssh, ~/.netrc)"
+    )]
+    OriginSecret,
     /// The idempotency key was used for something else.
     #[error("the idempotency key was already used for task {task} with another body; use a new key")]
     KeyReused {

@@ -2,7 +2,7 @@
 //!
 //! The loop after a restart is the everyday loop. It has no state of its own but what can be had
 //! again at any time: the project's hub and a place among the working tasks. A task's end, from
-//! whichever side, drops what is being done; only a landing is never dropped half-way. Absent:
+//! whichever side, drops what is being done; only a landing is finished first. Absent:
 //! decisions. They are made by `plan`, `agent::turn`, `gates` and `policy`.
 
 use std::sync::Arc;
@@ -11,21 +11,22 @@ use std::time::Duration;
 use agent::conversation::PendingCall;
 use agent::port::JournalError;
 use agent::{command, native};
-use domain::effect::{Effect, EffectResult};
+use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::event::{Event, MessageSource};
 use domain::fold::effect_id;
 use domain::id::{EffectId, SandboxId};
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
-use domain::task::{AgentSpec, Outcome, OutcomeReason, Task, TaskState, Wait, WaitKind};
+use domain::task::{AgentSpec, Outcome, Task, TaskState, Wait, WaitKind};
 use forge::Project;
 use jiff::Timestamp;
+use policy::LandPermit;
 use sandbox::Sandbox;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boxes::BoxHands;
 use crate::choice::choose_gates;
-use crate::effects::{Performance, perform, work_branch};
+use crate::effects::{Performance, perform};
 use crate::failure::Failure;
 use crate::handle::Shared;
 use crate::hub::project_of;
@@ -36,6 +37,8 @@ use crate::ports::Settings;
 
 /// Pause after a store error, before the loop looks again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+/// Pause after the repository could not be read, before the loop looks again.
+const REPOSITORY_RETRY: Duration = Duration::from_secs(5);
 
 /// What one task's loop works with.
 pub(crate) struct Runner {
@@ -61,15 +64,16 @@ impl Runner {
                 }
                 continue;
             }
-            if slot.is_none() && !task.state.is_terminal() {
+            if slot.is_none() && needs_place(&task, &action) {
                 slot = self.place(&task).await;
                 continue;
             }
-            if let Err(error) = self.step(&task, action).await
-                && !matches!(error, RecordError::Illegal(_))
-            {
-                tracing::error!(task = %task.id, %error, "the task's next step could not be stored");
-                tokio::time::sleep(STORE_RETRY).await;
+            if let Err(error) = self.step(&task, action).await {
+                let raced = matches!(error, RecordError::Illegal(_)) && self.log.task().await.seq != task.seq;
+                if !raced {
+                    tracing::error!(task = %task.id, %error, "the task's next step could not be made");
+                    tokio::time::sleep(STORE_RETRY).await;
+                }
             }
         }
         drop(slot);
@@ -88,6 +92,7 @@ impl Runner {
         tokio::select! {
             slot = self.slots.clone().acquire_owned() => slot.ok(),
             () = self.log.grown_past(task.seq) => None,
+            () = self.passed(ends_at(task)) => None,
         }
     }
 
@@ -97,7 +102,7 @@ impl Runner {
         if task.state.is_terminal() || lands {
             return self.act(task, action).await;
         }
-        let deadline = task.spec.contract.deadline.unwrap_or(Timestamp::MAX).min(task.wall_expires_at());
+        let deadline = ends_at(task);
         tokio::select! {
             biased;
             done = self.act(task, action) => done,
@@ -119,16 +124,13 @@ impl Runner {
     async fn act(&self, task: &Task, action: Action) -> Result<(), RecordError> {
         match action {
             Action::WakeAt(_) => Ok(()),
-            Action::StartAttempt { attempt } => self.record(vec![Event::AttemptStarted { attempt }]).await,
+            Action::StartAttempt { attempt } => self.decided(task, Event::AttemptStarted { attempt }).await,
             Action::AskReview { reason } => self.ask_review(task, reason).await,
-            Action::End { state, outcome } => self.record(vec![Event::TaskEnded { state, outcome }]).await,
-            Action::GiveFeedback => {
-                let text = task.judgement.as_ref().map(|judgement| judgement.feedback.clone()).unwrap_or_default();
-                self.record(vec![Event::MessageAdded { source: MessageSource::Gates, text }]).await
-            }
+            Action::End { state, outcome } => self.decided(task, Event::TaskEnded { state, outcome }).await,
+            Action::GiveFeedback { source, text } => self.decided(task, Event::MessageAdded { source, text }).await,
             Action::Judge { commit } => {
                 let judgement = gates::judge(task.gates.as_deref().unwrap_or_default(), &task.evidence, &commit);
-                self.record(vec![Event::GatesJudged { judgement }]).await
+                self.decided(task, Event::GatesJudged { judgement }).await
             }
             Action::Decide { .. } => self.decide(task).await,
             Action::ChooseGates
@@ -145,12 +147,12 @@ impl Runner {
         }
         let project = match project_of(&*self.shared.ports.forge, task).await {
             Ok(project) => project,
-            Err(failure) => return self.end(TaskState::Failed, failure.source.into(), failure.message).await,
+            Err(failure) => return self.cannot(task, failure).await,
         };
         match action {
             Action::ChooseGates => match choose_gates(&self.shared.ports, &project, task).await {
-                Ok(event) => self.record(vec![event]).await,
-                Err(failure) => self.end(TaskState::Failed, failure.source.into(), failure.message).await,
+                Ok(event) => self.decided(task, event).await,
+                Err(failure) => self.cannot(task, failure).await,
             },
             Action::RunAgent { attempt } => self.run_agent(task, &project, attempt).await,
             Action::Recover { id, effect } => self.recover(task, &project, &id, effect).await,
@@ -168,23 +170,43 @@ impl Runner {
             _ => return Ok(()),
         };
         let Effect::CloseSandbox { sandbox } = &effect else { return Ok(()) };
+        if !task.open_effects.contains_key(&id) {
+            self.decided(task, Event::EffectStarted { id: id.clone(), effect: effect.clone() }).await?;
+        }
         let result = match self.shared.ports.boxes.destroy(sandbox).await {
             Ok(()) => EffectResult::SandboxClosed,
             Err(error) => Failure::from(error).result(),
         };
-        let started = Event::EffectStarted { id: id.clone(), effect };
-        let ended = Event::EffectEnded { id: id.clone(), result };
-        let events = if task.open_effects.contains_key(&id) { vec![ended] } else { vec![started, ended] };
-        self.record(events).await
+        self.record(vec![Event::EffectEnded { id, result }]).await
     }
 
+    /// Something that is not an effect of its own does not work: later again, or the end.
+    async fn cannot(&self, task: &Task, failure: Failure) -> Result<(), RecordError> {
+        if failure.class == FailureClass::Retry {
+            tracing::warn!(task = %task.id, why = failure.message, "tried again");
+            self.shared.live.tell(&task.id, Live::Progress { text: failure.message });
+            tokio::time::sleep(REPOSITORY_RETRY).await;
+            return Ok(());
+        }
+        let outcome = Outcome { reason: failure.source.into(), message: failure.message };
+        self.decided(task, Event::TaskEnded { state: TaskState::Failed, outcome }).await
+    }
+
+    /// Stores what was planned for the task as it stood. If something happened to it meanwhile, nothing
+    /// is stored: the next plan knows.
+    async fn decided(&self, task: &Task, event: Event) -> Result<(), RecordError> {
+        let platform = Principal::platform();
+        let recorded = self.log.record(&platform, |now| {
+            let events = if now.seq == task.seq { vec![event.clone()] } else { Vec::new() };
+            Ok::<_, RecordError>((events, ()))
+        });
+        recorded.await.map(|_| ())
+    }
+
+    /// Stores what has happened, whatever else happened meanwhile.
     async fn record(&self, events: Vec<Event>) -> Result<(), RecordError> {
         let platform = Principal::platform();
         self.log.record(&platform, |_| Ok::<_, RecordError>((events.clone(), ()))).await.map(|_| ())
-    }
-
-    async fn end(&self, state: TaskState, reason: OutcomeReason, message: String) -> Result<(), RecordError> {
-        self.record(vec![Event::TaskEnded { state, outcome: Outcome { reason, message } }]).await
     }
 
     async fn ask_review(&self, task: &Task, reason: String) -> Result<(), RecordError> {
@@ -197,7 +219,7 @@ impl Runner {
             expires_at: after_ms(since, self.settings.wait_ms),
             effect: None,
         };
-        self.record(vec![Event::WaitStarted { wait }]).await
+        self.decided(task, Event::WaitStarted { wait }).await
     }
 
     async fn decide(&self, task: &Task) -> Result<(), RecordError> {
@@ -205,7 +227,7 @@ impl Runner {
         let gates = task.gates.as_deref().unwrap_or_default();
         let evidence = gates.iter().filter_map(|gate| task.evidence_for(gate, &change.commit)).collect();
         let facts = policy::ChangeFacts { commit: &change.commit, judgement, evidence };
-        self.record(vec![Event::Decided { decision: policy::decide(&facts) }]).await
+        self.decided(task, Event::Decided { decision: policy::decide(&facts) }).await
     }
 
     async fn run_agent(&self, task: &Task, project: &Project, attempt: u32) -> Result<(), RecordError> {
@@ -218,7 +240,6 @@ impl Runner {
             id,
             attempt,
             base: task.spec.repo.base.clone(),
-            branch: work_branch(task),
             ready: watch::Sender::new(None),
         };
         let driven = match &task.spec.agent {
@@ -247,10 +268,11 @@ impl Runner {
         use agent::port::Journal as _;
         let chosen = match self.shared.ports.models.choose(Some(model)) {
             Ok(chosen) => chosen,
-            Err(why) => return journal.finish(hands.attempt, native::cannot_begin(why)).await,
+            Err(why) => return journal.finish(hands.attempt, native::cannot_begin(why), task.seq).await.map(|_| ()),
         };
         let driving = async {
             let instructions = crate::choice::instructions(&self.shared.ports, project, task).await;
+            let instructions = instructions.map_err(|failure| JournalError::Failed(failure.message))?;
             let gates = task.gates.as_deref().unwrap_or_default();
             let briefing = agent::prompt::Briefing {
                 spec: &task.spec,
@@ -264,12 +286,12 @@ impl Runner {
                 rules: agent::turn::Rules {
                     model: chosen.model.clone(),
                     budget: task.spec.contract.budget.clone(),
-                    expires_at: task.spec.contract.deadline.unwrap_or(Timestamp::MAX).min(task.wall_expires_at()),
+                    expires_at: ends_at(task),
                     on_ambiguity: task.spec.contract.autonomy.on_ambiguity,
                 },
                 first_message: agent::prompt::first_message(&briefing),
             };
-            native::drive(&native).await.map(|_| ())
+            native::drive(&native).await
         };
         futures_util::future::join(hands.open(journal), driving).await.1
     }
@@ -299,16 +321,42 @@ impl Runner {
     async fn finish(&self, task: &Task, project: &Project, id: &EffectId, effect: &Effect) -> Result<(), RecordError> {
         let Ok(gate_box) = SandboxId::parse(&format!("{}-{id}", task.id)) else { return Ok(()) };
         self.shared.live.tell(&task.id, Live::Progress { text: progress(effect) });
-        let performance = Performance { shared: &self.shared, settings: &self.settings, project, task, id, gate_box };
-        let result = perform(&performance, effect).await.unwrap_or_else(|failure| failure.result());
-        self.record(vec![Event::EffectEnded { id: id.clone(), result }]).await
+        let permit = match effect {
+            Effect::Land { .. } => match self.permit(task) {
+                Ok(permit) => Some(permit),
+                Err(denied) => {
+                    let failure = Failure::new(FailureClass::NeedsPerson, FailureSource::User, denied.to_string());
+                    let ended = Event::EffectEnded { id: id.clone(), result: failure.result() };
+                    return self.record(vec![ended, denial(&denied)]).await;
+                }
+            },
+            _ => None,
+        };
+        let (shared, settings) = (&self.shared, &self.settings);
+        let performance = Performance { shared, settings, project, task, id, gate_box, permit };
+        match perform(&performance, effect).await {
+            Ok(result) => self.record(vec![Event::EffectEnded { id: id.clone(), result }]).await,
+            Err(failure) => {
+                let told = failure
+                    .tell_agent
+                    .map(|text| Event::MessageAdded { source: MessageSource::Platform, text: text.to_owned() });
+                let ended = Event::EffectEnded { id: id.clone(), result: failure.result() };
+                self.record(std::iter::once(ended).chain(told).collect()).await
+            }
+        }
+    }
+
+    /// The permit for what the task proposes now, made from its recorded evidence.
+    fn permit(&self, task: &Task) -> Result<LandPermit, policy::Denied> {
+        let request = task.land_request.as_ref().ok_or(policy::Denied::Undecided)?;
+        policy::permit(task, &request.by)
     }
 
     async fn recover(&self, task: &Task, project: &Project, id: &EffectId, effect: Effect) -> Result<(), RecordError> {
         use agent::port::Journal as _;
         let recovered = match &effect {
             Effect::OpenSandbox { .. } | Effect::CallModel { .. } => {
-                self.journal(task).end(id, native::interrupted_call()).await
+                self.journal(task).end(id, native::unknown("the platform was restarted meanwhile")).await
             }
             Effect::RunTool { .. } => {
                 let Some(call) = PendingCall::of_effect(&effect) else { return Ok(()) };
@@ -345,19 +393,16 @@ impl Runner {
     fn after_agent(&self, done: Result<(), JournalError>) -> Result<(), RecordError> {
         match done {
             Ok(()) | Err(JournalError::Ended) => Ok(()),
-            Err(JournalError::Failed(why)) => Err(RecordError::Unreadable { task: self.log.id().clone(), why }),
+            Err(JournalError::Failed(why)) => Err(RecordError::Agent { task: self.log.id().clone(), why }),
         }
     }
 
     /// Asks for the permit; merges a base that moved, or lands.
     async fn land(&self, task: &Task, project: &Project) -> Result<(), RecordError> {
         let (Some(request), Some(change)) = (&task.land_request, &task.change) else { return Ok(()) };
-        let permit = match policy::permit(task, &request.by) {
+        let permit = match self.permit(task) {
             Ok(permit) => permit,
-            Err(denied) => {
-                let (rule, reason) = (denied.rule().to_owned(), denied.to_string());
-                return self.record(vec![Event::Denied { action: "land".to_owned(), rule, reason }]).await;
-            }
+            Err(denied) => return self.decided(task, denial(&denied)).await,
         };
         let stands = self.shared.ports.forge.branch_head(project, permit.branch()).await;
         let effect = match stands {
@@ -391,6 +436,28 @@ impl Runner {
             }
         }
     }
+}
+
+/// When the task ends if nobody does anything.
+fn ends_at(task: &Task) -> Timestamp {
+    task.spec.contract.deadline.unwrap_or(Timestamp::MAX).min(task.wall_expires_at())
+}
+
+/// Whether this is work that takes turns with other tasks' work.
+fn needs_place(task: &Task, action: &Action) -> bool {
+    let works = matches!(
+        action,
+        Action::StartAttempt { .. }
+            | Action::RunAgent { .. }
+            | Action::Recover { .. }
+            | Action::Perform(_)
+            | Action::Land
+    );
+    works && !task.state.is_terminal()
+}
+
+fn denial(denied: &policy::Denied) -> Event {
+    Event::Denied { action: "land".to_owned(), rule: denied.rule().to_owned(), reason: denied.to_string() }
 }
 
 fn progress(effect: &Effect) -> String {

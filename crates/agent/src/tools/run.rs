@@ -83,6 +83,24 @@ impl Finished {
     }
 }
 
+/// Bytes that come in pieces, as text: a character that is cut between two pieces waits for its rest.
+#[derive(Debug, Default)]
+struct TextStream {
+    rest: Vec<u8>,
+}
+
+impl TextStream {
+    fn push(&mut self, bytes: &[u8]) -> String {
+        self.rest.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.rest) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            _ => self.rest.len(),
+        };
+        let rest = self.rest.split_off(whole);
+        String::from_utf8_lossy(&std::mem::replace(&mut self.rest, rest)).into_owned()
+    }
+}
+
 /// Shows a piece of output.
 pub type Show<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
@@ -97,12 +115,13 @@ pub async fn run_command(
     show: Show<'_>,
 ) -> Result<Finished, SandboxError> {
     let mut output = Vec::new();
+    let mut text = TextStream::default();
     let mut request = ExecRequest::new(exec_id, wanted.argv);
     request.time_limit = Duration::from_millis(wanted.time_limit_ms);
     request.output_cap_bytes = wanted.max_output_bytes;
     let (limit_ms, limit_bytes) = (wanted.time_limit_ms, wanted.max_output_bytes);
     let mut sink = |chunk: OutputChunk| {
-        show(&String::from_utf8_lossy(&chunk.bytes));
+        show(&text.push(&chunk.bytes));
         output.extend_from_slice(&chunk.bytes);
     };
     let outcome = hands.exec(request, &mut sink).await?;
@@ -243,5 +262,18 @@ async fn run_search(hands: &dyn Sandbox, exec_id: &str, search: &Search) -> Resu
             let end = command_end(other, wanted.time_limit_ms, wanted.max_output_bytes);
             Ok(Returned::error(&format!("{}[{end}]", String::from_utf8_lossy(&said))))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_that_is_cut_between_two_pieces_is_shown_once_and_whole() {
+        let mut stream = TextStream::default();
+        let text: String = "aé€😀z".as_bytes().iter().map(|byte| stream.push(&[*byte])).collect();
+        assert_eq!(text, "aé€😀z");
+        assert_eq!(stream.push(b"\xff!"), "\u{fffd}!");
     }
 }
