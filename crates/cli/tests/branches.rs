@@ -96,6 +96,32 @@ fn a_checked_out_branch_moves_only_with_consent_and_only_over_a_clean_tree() {
 }
 
 #[test]
+fn a_published_branch_that_somebody_looks_at_does_not_cost_the_task() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette(
+        "again",
+        &json!([
+            { "text": "a", "calls": [{ "name": "write", "input": { "path": "answer.txt", "content": "42\n" } }] },
+            { "text": "Done." },
+            { "text": "b", "calls": [{ "name": "write", "input": { "path": "notes.txt", "content": "why\n" } }] },
+            { "text": "Documented." }
+        ]),
+    );
+    let id = product.delegate(&["make the answer right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    let first = product.settled(&id);
+    repo.git(&["switch", "-q", first["change"]["branch"].as_str().unwrap()]);
+    product.ok(&["say", &id, "write down why"]);
+    let task = product.until(&id, "came back to review", |task| {
+        task["wait"]["kind"] == "review" && task["change"]["head"] != first["change"]["head"]
+    });
+    assert!(task["wait"]["reason"].as_str().unwrap().contains("could not be shown"), "{task:#}");
+    product.ok(&["approve", &id]);
+    product.ok(&["land", &id]);
+    product.until(&id, "landed", |task| task["state"] == "completed");
+    assert_eq!(on(&repo, "main", "notes.txt"), "why");
+}
+
+#[test]
 fn a_dirty_tree_is_allowed_said_and_not_part_of_the_task() {
     let (product, repo) = (Product::new(), project(&question()));
     std::fs::write(repo.path().join("answer.txt"), "my own\n").unwrap();

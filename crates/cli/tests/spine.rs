@@ -142,6 +142,7 @@ fn cancel_stops_a_running_command_and_leaves_no_box_behind() {
     product.ok(&["cancel", &id]);
     assert_eq!(product.show(&id)["state"], "canceled");
     product.until(&id, "closed its box", |task| task["sandboxes"].as_array().is_some_and(Vec::is_empty));
+    assert_eq!(std::fs::read_dir(product.data().join("sandboxes/run")).unwrap().count(), 0);
     assert!(product.refused(&["say", &id, "come back"]).contains("ended"));
 }
 
