@@ -12,6 +12,7 @@ use domain::contract::Contract;
 use domain::event::Envelope;
 use domain::id::{CommitSha, Digest};
 use domain::task::{TaskState, TaskSummary};
+use orchestrator::Live;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -35,6 +36,8 @@ pub const MAX_TASKS: u32 = 500;
 pub const DEFAULT_EVENTS: u32 = 200;
 /// Most events in a page.
 pub const MAX_EVENTS: u32 = 1000;
+/// Most open tasks that [`Health`] counts.
+pub const MAX_COUNTED: u32 = 100;
 
 fn native() -> String {
     "native".to_owned()
@@ -184,6 +187,20 @@ pub enum LiveItem {
     },
 }
 
+impl LiveItem {
+    /// What watchers are shown of what is happening; nothing of the hint that an event was stored.
+    #[must_use]
+    pub fn of(live: Live) -> Option<Self> {
+        match live {
+            Live::Stored { .. } => None,
+            Live::TextDelta { turn, text } => Some(Self::TextDelta { turn, text }),
+            Live::ThinkingDelta { turn, text } => Some(Self::ThinkingDelta { turn, text }),
+            Live::Output { source, text } => Some(Self::Output { source, text }),
+            Live::Progress { text } => Some(Self::Progress { text }),
+        }
+    }
+}
+
 /// The data of a stream's last message, `event: end`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StreamEnd {
@@ -256,7 +273,8 @@ pub struct Health {
     pub version: String,
     /// `ok`, or `degraded` when tasks can't be read; the server's log says why.
     pub status: HealthStatus,
-    /// Tasks that have not ended. Only callers who are signed in are told.
+    /// Tasks that have not ended, counted up to 100: that number means so many or more. Only
+    /// callers who are signed in are told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks_open: Option<u64>,
     /// Time since the server began to listen.

@@ -9,6 +9,7 @@ use std::error::Error;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::command::Refusal;
+use domain::task::TaskState;
 use orchestrator::{CommandError, SubmitError};
 use store::{BlobError, ReadError, ResolveError};
 
@@ -84,6 +85,7 @@ const fn reason(refusal: &Refusal) -> &'static str {
         Refusal::NotApproved { .. } => "not_approved",
         Refusal::NoListener => "no_listener",
         Refusal::Landing => "landing",
+        Refusal::GatesFailed { .. } => "gates_failed",
     }
 }
 
@@ -104,8 +106,14 @@ impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Self {
         match error {
             CommandError::NotFound(_) => Self::new(ProblemType::NotFound, error.to_string()),
-            CommandError::NoChange { .. } => {
-                let mut problem = Problem::new(ProblemType::NotFound, error.to_string());
+            CommandError::NoChange { state } => {
+                let ended = TaskState::ALL.into_iter().any(|known| known.is_terminal() && known.name() == state);
+                let detail = if ended {
+                    format!("the task has ended without a change ({state}); `logs` shows what happened")
+                } else {
+                    error.to_string()
+                };
+                let mut problem = Problem::new(ProblemType::NotFound, detail);
                 problem.reason = Some("no_change".to_owned());
                 problem.into()
             }
@@ -126,7 +134,7 @@ impl From<SubmitError> for Failure {
             SubmitError::NoCommand => at(ProblemType::InvalidBody, "argv"),
             SubmitError::Model(_) => at(ProblemType::NoModel, "model"),
             SubmitError::Contract(_) => at(ProblemType::InvalidContract, "contract"),
-            SubmitError::Repo(_) => at(ProblemType::Repository, "repo"),
+            SubmitError::Repo(_) | SubmitError::OriginSecret => at(ProblemType::Repository, "repo"),
             SubmitError::KeyReused { task } => {
                 let mut problem = Problem::new(ProblemType::KeyReused, detail).at(crate::api::IDEMPOTENCY_KEY);
                 problem.task = Some(task);
@@ -191,6 +199,13 @@ mod tests {
         assert_eq!(failure.problem().status, 409);
         assert_eq!(failure.problem().reason.as_deref(), Some("not_approved"));
         assert!(failure.problem().detail.contains("approve"));
+    }
+
+    #[test]
+    fn a_change_that_will_never_come_is_not_promised() {
+        let detail = |state| Failure::from(CommandError::NoChange { state }).problem().detail.clone();
+        assert!(detail("working").contains("no change yet"));
+        assert!(detail("failed").contains("ended without a change"), "{}", detail("failed"));
     }
 
     #[test]

@@ -60,8 +60,6 @@ pub struct ServerConfig {
     pub tcp: Option<SocketAddr>,
     /// The token for TCP, at least [`MIN_TOKEN_CHARS`] long. Without `tcp` it is not looked at.
     pub token: Secret,
-    /// Host names, beside IP addresses and `localhost`, by which TCP callers may call this server.
-    pub allowed_hosts: Vec<String>,
     /// Name of the person whose server this is: the operating system's user name.
     pub local_user: String,
     /// The program's version.
@@ -123,7 +121,6 @@ pub async fn serve(config: ServerConfig, handle: Handle, shutdown: CancellationT
         token: config.token,
         person: Principal::person(config.local_user),
         own_uid: rustix::process::geteuid().as_raw(),
-        allowed_hosts: config.allowed_hosts,
     };
     let connections = TaskTracker::new();
     let app = app::App {

@@ -122,6 +122,7 @@ impl Story {
         let gates = gates.collect();
         EvidenceBody {
             task: task.id.clone(),
+            state: task.state,
             commit,
             gates,
             earlier,
@@ -226,10 +227,17 @@ fn summary(task: &Task, why: &WhyBody) -> String {
         let rule = why.decisions.iter().rfind(|d| d.current);
         let rule =
             rule.map_or_else(String::new, |d| format!(", rule {} ({})", d.decision.rule, d.decision.tier.name()));
-        let by: Vec<&str> = why.approvals.iter().filter(|a| a.current).map(|a| a.by.name.as_str()).collect();
+        let mut by: Vec<&str> = Vec::new();
+        for approval in why.approvals.iter().filter(|a| a.current) {
+            let name = approval.by.name.as_str();
+            if !by.contains(&name) {
+                by.push(name);
+            }
+        }
         let approved = if by.is_empty() { String::new() } else { format!(", approved by {}", by.join(", ")) };
+        let gates = if passed == 1 { "gate" } else { "gates" };
         return format!(
-            "landed {} on {}: {passed} gates passed{rule}{approved}",
+            "landed {} on {}: {passed} {gates} passed{rule}{approved}",
             landed.short(),
             why.asked.base_branch
         );
@@ -246,14 +254,12 @@ fn summary(task: &Task, why: &WhyBody) -> String {
 /// could name any digest.
 pub(crate) fn names_blob(envelope: &Envelope, digest: &Digest) -> bool {
     match &envelope.event {
-        Event::EffectStarted { effect: Effect::CallModel { request_digest, .. }, .. } => request_digest == digest,
         Event::EffectEnded { result, .. } => match result {
             EffectResult::ToolReturned { output_digest, .. } => output_digest.as_ref() == Some(digest),
             EffectResult::CommandEnded { output_digest, .. } => output_digest == digest,
             EffectResult::GateRan { evidence } => evidence.output_digest == *digest,
             _ => false,
         },
-        Event::GatesChosen { config_digest, .. } => config_digest.as_ref() == Some(digest),
         _ => false,
     }
 }

@@ -167,7 +167,7 @@ impl Watch {
     }
 
     fn show(&self, item: Live) -> Option<Bytes> {
-        let item = live_item(item).filter(|_| self.wish.show_live)?;
+        let item = LiveItem::of(item).filter(|_| self.wish.show_live)?;
         Some(sse::passing("live", &item))
     }
 
@@ -177,17 +177,6 @@ impl Watch {
         let detail = format!("the events after {} can't be read: {what}; the server's log has the cause", self.sent);
         self.queue.push_back(sse::passing("problem", &Problem::new(ProblemType::Internal, detail)));
         self.phase = Phase::Over;
-    }
-}
-
-/// What watchers are shown of a live item; nothing of the hint that an event was stored.
-fn live_item(live: Live) -> Option<LiveItem> {
-    match live {
-        Live::Stored { .. } => None,
-        Live::TextDelta { turn, text } => Some(LiveItem::TextDelta { turn, text }),
-        Live::ThinkingDelta { turn, text } => Some(LiveItem::ThinkingDelta { turn, text }),
-        Live::Output { source, text } => Some(LiveItem::Output { source, text }),
-        Live::Progress { text } => Some(LiveItem::Progress { text }),
     }
 }
 

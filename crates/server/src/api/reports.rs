@@ -44,6 +44,21 @@ pub struct DiffFile {
     pub binary: bool,
 }
 
+impl From<orchestrator::TaskDiff> for DiffBody {
+    fn from(diff: orchestrator::TaskDiff) -> Self {
+        let files = diff.files.into_iter().map(|file| DiffFile {
+            path: file.path,
+            old_path: file.old_path,
+            status: file.status,
+            added_lines: file.added_lines,
+            removed_lines: file.removed_lines,
+            binary: file.binary,
+        });
+        let files = files.collect();
+        Self { base: diff.base, head: diff.head, files, patch: diff.patch, truncated: diff.truncated }
+    }
+}
+
 /// Evidence with the event that recorded it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EvidenceRecord {
@@ -84,6 +99,8 @@ pub struct GateStanding {
 pub struct EvidenceBody {
     /// The task.
     pub task: TaskId,
+    /// Where the task stands.
+    pub state: TaskState,
     /// The proposed commit, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitSha>,

@@ -12,13 +12,10 @@ use axum::response::{IntoResponse, Response};
 use store::Filter;
 
 use super::Always;
-use crate::api::{Health, HealthStatus};
+use crate::api::{Health, HealthStatus, MAX_COUNTED};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::Outcome;
-
-/// Open tasks that are counted; more are said to be this many.
-const MOST_COUNTED: u32 = 10_000;
 
 /// How the server is
 ///
@@ -31,7 +28,7 @@ const MOST_COUNTED: u32 = 10_000;
     responses((status = 200, description = "It answers", body = Health), Always)
 )]
 pub(crate) async fn health(State(app): State<Arc<App>>, caller: Option<Extension<Caller>>) -> Outcome<Answer<Health>> {
-    let filter = Filter { open_only: true, limit: MOST_COUNTED, ..Filter::default() };
+    let filter = Filter { open_only: true, limit: MAX_COUNTED, ..Filter::default() };
     let open = match caller {
         Some(_) => app.handle.store().index.list(filter).await.map(|tasks| Some(tasks.len() as u64)),
         None => app.handle.store().index.list(Filter { limit: 1, ..filter }).await.map(|_| None),

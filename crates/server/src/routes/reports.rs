@@ -13,7 +13,7 @@ use domain::event::Envelope;
 use domain::id::{Digest, TaskId};
 
 use super::{Always, OfTask};
-use crate::api::{DiffBody, DiffFile, EvidenceBody, ProblemType, WhyBody};
+use crate::api::{DiffBody, EvidenceBody, ProblemType, WhyBody};
 use crate::app::App;
 use crate::error::{Failure, Outcome};
 use crate::extract::{Target, accepts, param};
@@ -43,17 +43,7 @@ pub(crate) async fn diff(State(app): State<Arc<App>>, Target(id): Target, header
     if accepts(&headers, X_DIFF) {
         return Ok(([(header::CONTENT_TYPE, "text/x-diff; charset=utf-8")], diff.patch).into_response());
     }
-    let files = diff.files.into_iter().map(|file| DiffFile {
-        path: file.path,
-        old_path: file.old_path,
-        status: file.status,
-        added_lines: file.added_lines,
-        removed_lines: file.removed_lines,
-        binary: file.binary,
-    });
-    let files = files.collect();
-    let body = DiffBody { base: diff.base, head: diff.head, files, patch: diff.patch, truncated: diff.truncated };
-    Ok(Answer(body).into_response())
+    Ok(Answer(DiffBody::from(diff)).into_response())
 }
 
 /// What is proved about the change

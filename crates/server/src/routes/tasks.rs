@@ -48,6 +48,7 @@ pub(crate) async fn create_task(
     Json(body): Json<CreateTask>,
 ) -> Outcome<Response> {
     let key = idempotency_key(&headers)?;
+    check_agent(&body)?;
     let submission = Submission {
         goal: body.goal,
         repo: body.repo,
@@ -67,6 +68,20 @@ pub(crate) async fn create_task(
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
+}
+
+/// What belongs to the other agent is refused: a wish that is passed over is worse than an error.
+fn check_agent(body: &CreateTask) -> Outcome<()> {
+    let refuse = |field: &str, detail: &str| Err(Problem::new(ProblemType::InvalidBody, detail).at(field).into());
+    match body.agent.as_str() {
+        "command" if body.model.is_some() => {
+            refuse("model", "the command agent asks no model; leave `model` out, or choose the agent `native`")
+        }
+        "native" if !body.argv.is_empty() => {
+            refuse("argv", "the native agent runs no program; leave `argv` out, or choose the agent `command`")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// List tasks

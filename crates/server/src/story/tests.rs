@@ -146,6 +146,19 @@ async fn the_why_of_a_landing_names_who_asked_what_was_proved_which_rule_and_who
 }
 
 #[tokio::test]
+async fn a_person_who_approved_twice_is_named_once_and_one_gate_is_one_gate() {
+    let (mut teller, _) = reviewable().await;
+    teller.approved(sha('a')).await;
+    teller.approved(sha('a')).await;
+    let result = EffectResult::Landed { commit: sha('a'), previous: sha('0'), worktree_updated: false };
+    land(&mut teller, result).await;
+    assert!(teller.why().summary.ends_with("approved by bob"), "{}", teller.why().summary);
+    let mut why = teller.why();
+    why.evidence.truncate(1);
+    assert!(summary(&teller.0.task, &why).contains(": 1 gate passed"), "{}", summary(&teller.0.task, &why));
+}
+
+#[tokio::test]
 async fn every_record_of_the_why_can_be_looked_up_by_its_event() {
     let (mut teller, _) = reviewable().await;
     teller.approved(sha('a')).await;
@@ -217,6 +230,26 @@ async fn the_evidence_lists_gates_that_are_missing_and_keeps_older_runs_apart() 
     assert_eq!(body.commit, Some(sha('a')));
     let record = body.gates[0].record.as_ref().unwrap();
     assert_eq!(record.digest, record.evidence.digest());
+}
+
+#[tokio::test]
+async fn a_digest_of_a_request_names_no_blob_because_requests_are_not_kept() {
+    let mut teller = Teller::begin().await;
+    let request_digest = Digest::of(b"request");
+    let effect =
+        Effect::CallModel { attempt: 1, turn: 1, model: "m".to_owned(), request_digest: request_digest.clone() };
+    teller
+        .effect(
+            effect,
+            EffectResult::Failed {
+                class: FailureClass::Retry,
+                source: FailureSource::Model,
+                message: "away".to_owned(),
+                retry_after_ms: None,
+            },
+        )
+        .await;
+    assert!(!teller.0.envelopes.iter().any(|envelope| names_blob(envelope, &request_digest)));
 }
 
 #[tokio::test]

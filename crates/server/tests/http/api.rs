@@ -46,6 +46,11 @@ async fn what_is_wrong_with_a_body_is_said_with_the_field() {
         assert_eq!(empty.field.as_deref(), Some("goal"));
         let agent = problem(post(json!({"goal": "g", "repo": "/r", "agent": "robot"})), ProblemType::InvalidBody).await;
         assert_eq!(agent.field.as_deref(), Some("agent"));
+        let model = json!({"goal": "g", "repo": "/r", "agent": "command", "argv": ["true"], "model": "a/b"});
+        let model = problem(post(model), ProblemType::InvalidBody).await;
+        assert_eq!(model.field.as_deref(), Some("model"));
+        let argv = problem(post(json!({"goal": "g", "repo": "/r", "argv": ["true"]})), ProblemType::InvalidBody).await;
+        assert_eq!(argv.field.as_deref(), Some("argv"));
         problem(post(json!({"goal": "g", "repo": "/r"})), ProblemType::NoModel).await;
         let text = world.local.post("http://localhost/v1/tasks").body("goal=x");
         problem(text, ProblemType::UnsupportedMediaType).await;

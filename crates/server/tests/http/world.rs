@@ -87,7 +87,6 @@ pub async fn in_world(working: bool, test: impl AsyncFnOnce(&World)) {
         unix_socket: Some(socket.clone()),
         tcp: Some("127.0.0.1:0".parse().unwrap()),
         token: Secret::new(TOKEN),
-        allowed_hosts: Vec::new(),
         local_user: "ada".to_owned(),
         version: "0.1.0-test".to_owned(),
     };
