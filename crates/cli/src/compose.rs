@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -69,24 +68,46 @@ pub struct Running {
     pub bound: server::Bound,
     /// The file with the bearer token, if there is TCP and no token was set.
     pub token_file: Option<PathBuf>,
-    engine: JoinSet<Result<(), store::ReadError>>,
+    /// The engine at work.
+    pub work: Work,
     store: store::Store,
+    shutdown: CancellationToken,
 }
 
 impl Running {
-    /// Waits until everything has stopped after `shutdown` was cancelled.
+    /// Stops everything and waits for it.
     ///
     /// # Errors
     /// If the engine could not work at all.
-    pub async fn stopped(mut self) -> anyhow::Result<()> {
-        let ended = self.engine.join_next().await;
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        let ended = self.work.ended().await;
         self.bound.stopped().await;
         self.store.close().await;
-        match ended {
+        ended
+    }
+}
+
+/// The engine at work. A server whose engine is gone would accept tasks that nobody works on, so
+/// whoever has a [`Running`] waits for this too.
+pub struct Work(JoinSet<Result<(), store::ReadError>>);
+
+impl Work {
+    /// Waits until the engine ends.
+    ///
+    /// # Errors
+    /// Why it ended, unless it was asked to.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        match self.0.join_next().await {
             Some(Ok(Err(error))) => Err(error).context("the engine could not read what is unfinished"),
             Some(Err(error)) if error.is_panic() => Err(error).context("the engine broke off"),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until the engine ends although nobody asked it to.
+    pub async fn broke_off(&mut self) -> anyhow::Error {
+        self.ended().await.err().unwrap_or_else(|| anyhow::anyhow!("the engine ended although nobody asked it to"))
     }
 }
 
@@ -107,16 +128,28 @@ pub fn toolchains(inputs: &ToolchainInputs) -> Toolchains {
     Toolchains::detect(&|name: &str| inputs.get(name))
 }
 
-/// Opens everything and starts it. Ends when `shutdown` is cancelled.
+/// The forge of the settings: where its folder is, and what of the person git gets.
+#[must_use]
+pub fn forge_config(settings: &Settings) -> forge::ForgeConfig {
+    let mut config = forge::ForgeConfig::new(settings.data_dir.join("forge"));
+    if let Some(search_path) = &settings.git.search_path {
+        config.search_path.clone_from(search_path);
+    }
+    config.person_env.clone_from(&settings.git.person);
+    config
+}
+
+/// Opens everything and starts it. [`Running::stop`] ends it.
 ///
 /// # Errors
 /// What can't be had and what to do, first cause last.
-pub async fn start_engine(settings: &Settings, shutdown: CancellationToken) -> anyhow::Result<Running> {
+pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
+    let shutdown = CancellationToken::new();
     model::install_crypto();
     let store = store::sqlite::open(&settings.data_dir).await?;
     let scratch = settings.data_dir.join("scratch");
     let boxes = Arc::new(sandboxes(settings)?);
-    let forge = Arc::new(forge::BuiltIn::new(forge::ForgeConfig::new(settings.data_dir.join("forge"))).await?);
+    let forge = Arc::new(forge::BuiltIn::new(forge_config(settings)).await?);
     let models = Arc::new(ConfiguredModels { settings: settings.clone(), built: Mutex::default() });
     let ports = Ports {
         store: store.clone(),
@@ -132,14 +165,13 @@ pub async fn start_engine(settings: &Settings, shutdown: CancellationToken) -> a
         unix_socket: Some(settings.socket_path()),
         tcp: settings.listen,
         token,
-        allowed_hosts: Vec::new(),
         local_user: settings.user.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let bound = server::serve(config, handle.clone(), shutdown.clone()).await?;
     let mut running = JoinSet::new();
-    running.spawn(engine.run(shutdown));
-    Ok(Running { handle, bound, token_file, engine: running, store })
+    running.spawn(engine.run(shutdown.clone()));
+    Ok(Running { handle, bound, token_file, work: Work(running), store, shutdown })
 }
 
 /// The token for TCP: the one that was set, or one that is made once and kept in the data folder.
@@ -155,18 +187,56 @@ fn token(settings: &Settings) -> anyhow::Result<(server::Secret, Option<PathBuf>
     Ok((server::Secret::new(token), Some(path)))
 }
 
+/// The token in the file. One that is missing or empty is made under another name and moved into
+/// place whole, so that a crash leaves the old file or the new one.
 fn kept_token(path: &Path) -> std::io::Result<String> {
-    let fresh = || format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            let token = fresh();
-            file.write_all(token.as_bytes())?;
-            file.sync_all()?;
-            Ok(token)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            Ok(std::fs::read_to_string(path)?.trim().to_owned())
-        }
-        Err(error) => Err(error),
+    match std::fs::read_to_string(path) {
+        Ok(kept) if !kept.trim().is_empty() => return Ok(kept.trim().to_owned()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // A temporary file of this kind can be read by its owner alone.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(token.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_and_an_empty_file_is_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "\n").unwrap();
+        let made = kept_token(&path).unwrap();
+        assert!(made.len() >= server::MIN_TOKEN_CHARS);
+        assert_eq!(kept_token(&path).unwrap(), made);
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    async fn work(engine: impl Future<Output = Result<(), store::ReadError>> + Send + 'static) -> Work {
+        let mut running = JoinSet::new();
+        running.spawn(engine);
+        Work(running)
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_ends_unasked_is_noticed_with_its_reason() {
+        let failed = store::ReadError::Corrupt { what: "the list".to_owned() };
+        let error = work(async { Err(failed) }).await.broke_off().await;
+        assert!(format!("{error:#}").contains("could not read what is unfinished"), "{error:#}");
+        let error = work(async { panic!("on purpose") }).await.broke_off().await;
+        assert!(format!("{error:#}").contains("broke off"), "{error:#}");
+        assert!(work(async { Ok(()) }).await.ended().await.is_ok());
     }
 }

@@ -24,9 +24,8 @@ use orchestrator::{Handle, Live, Submission};
 use serde::Serialize;
 use server::api::LiveItem;
 use tokio::sync::broadcast::error::RecvError;
-use tokio_util::sync::CancellationToken;
 
-use crate::compose::{self, Running};
+use crate::compose;
 use crate::render::story::{Story, Wishes};
 use crate::render::words;
 use crate::settings::{ProviderSettings, Settings};
@@ -100,11 +99,13 @@ pub async fn run(args: DemoArgs, settings: &Settings, json: bool) -> anyhow::Res
     let base = make_sample(&scratch.sample()).await?;
     stage.sample(&scratch.sample(), &base)?;
     let settings = settings_of_demo(settings, &args, &scratch)?;
-    let shutdown = CancellationToken::new();
-    let running = compose::start_engine(&settings, shutdown.clone()).await?;
-    let played = play(&running, &mut stage, &scratch, &settings).await;
-    shutdown.cancel();
-    running.stopped().await?;
+    let mut running = compose::start_engine(&settings).await?;
+    let handle = running.handle.clone();
+    let played = tokio::select! {
+        played = play(&handle, &mut stage, &scratch, &settings) => played,
+        error = running.work.broke_off() => Err(error),
+    };
+    running.stop().await?;
     let (task, log) = played?;
     let report = report(&task, &log, begun);
     let landed = task.landed.is_some();
@@ -124,14 +125,10 @@ struct Scratch {
 
 impl Scratch {
     fn make(keep: bool) -> anyhow::Result<Self> {
-        let root = std::env::temp_dir().join(format!("chargehand-demo-{}", std::process::id()));
-        match std::fs::remove_dir_all(&root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("can't clear {}", root.display()));
-            }
-            _ => std::fs::create_dir_all(&root).with_context(|| format!("can't make {}", root.display()))?,
-        }
-        Ok(Self { root, keep })
+        let folder = tempfile::Builder::new().prefix("chargehand-demo-").tempdir();
+        let folder = folder.with_context(|| format!("can't make a folder in {}", std::env::temp_dir().display()))?;
+        // The sample stays when the demo is over.
+        Ok(Self { root: folder.keep(), keep })
     }
     fn sample(&self) -> PathBuf {
         self.root.join("duration")
@@ -191,12 +188,11 @@ async fn git(folder: &Path, args: &[&str]) -> anyhow::Result<String> {
 
 /// Delegates, watches, approves, lands.
 async fn play(
-    running: &Running,
+    handle: &Handle,
     stage: &mut Stage,
     scratch: &Scratch,
     settings: &Settings,
 ) -> anyhow::Result<(Task, Vec<Envelope>)> {
-    let handle = &running.handle;
     let person = Principal::person(settings.user.clone());
     let submission = Submission {
         goal: GOAL.to_owned(),
@@ -216,9 +212,10 @@ async fn play(
         return Ok((task, show.log));
     }
     stage.heading("You look at it", &format!("chargehand diff {}", id.short()))?;
-    stage.patch(&handle.diff(&id).await?.patch)?;
+    let diff = handle.diff(&id).await?;
+    stage.patch(&diff.patch)?;
     stage.heading("You approve and land", &format!("chargehand approve {} --land --update-worktree", id.short()))?;
-    let approve = Command::Approve { head: None, comment: "looked at the diff and the evidence".to_owned() };
+    let approve = Command::Approve { head: Some(diff.head), comment: "looked at the diff and the evidence".to_owned() };
     handle.command(&id, &approve, &person).await?;
     // The sample's main branch is checked out; a landing moves a work tree only when it is told to.
     handle.command(&id, &Command::Land { update_worktree: true }, &person).await?;
@@ -244,7 +241,7 @@ impl Show {
                 return Ok(task);
             }
             match live.recv().await {
-                Ok(item) => self.glimpse(&item, stage)?,
+                Ok(item) => self.glimpse(item, stage)?,
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => bail!("the engine stopped while the demo ran"),
             }
@@ -261,15 +258,11 @@ impl Show {
         Ok(())
     }
 
-    fn glimpse(&mut self, item: &Live, stage: &mut Stage) -> io::Result<()> {
-        let item = match item.clone() {
-            Live::Stored { .. } => return Ok(()),
-            Live::TextDelta { turn, text } => LiveItem::TextDelta { turn, text },
-            Live::ThinkingDelta { turn, text } => LiveItem::ThinkingDelta { turn, text },
-            Live::Output { source, text } => LiveItem::Output { source, text },
-            Live::Progress { text } => LiveItem::Progress { text },
-        };
-        stage.pieces(&self.story.live(&item))
+    fn glimpse(&mut self, item: Live, stage: &mut Stage) -> io::Result<()> {
+        match LiveItem::of(item) {
+            Some(item) => stage.pieces(&self.story.live(&item)),
+            None => Ok(()),
+        }
     }
 }
 

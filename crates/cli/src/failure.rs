@@ -67,7 +67,9 @@ impl Failure {
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("error: {}\n", self.problem.title);
+        // Who stopped it knows that it was no error.
+        let kind = if self.exit == INTERRUPTED { "" } else { "error: " };
+        let mut text = format!("{kind}{}\n", self.problem.title);
         for line in self.problem.detail.trim_end().lines() {
             text.push_str("  ");
             text.push_str(line);
@@ -132,6 +134,12 @@ mod tests {
         let document = failure.document();
         assert_eq!(document["error"]["type"], "urn:chargehand:problem:ambiguous-id");
         assert_eq!(document["exit"], 1);
+    }
+
+    #[test]
+    fn what_the_person_stopped_is_no_error() {
+        let failure = Failure { exit: INTERRUPTED, ..Failure::new("interrupted", "No longer watching", "It goes on.") };
+        assert_eq!(failure.text(), "No longer watching\n  It goes on.\n");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use args::{Cli, Command};
-use failure::{DONE, Failure};
+use failure::{DONE, Failure, INTERRUPTED};
 use settings::Settings;
 use terminal::Screen;
 
@@ -76,6 +76,10 @@ fn begin(cli: Cli) -> Result<ExitCode, Failure> {
 fn report(failure: &Failure, json: bool) -> ExitCode {
     if failure.exit != DONE {
         if json {
+            // Who interrupted it knows; a document would stand among the events that were followed.
+            if failure.exit == INTERRUPTED {
+                return ExitCode::from(INTERRUPTED);
+            }
             use std::io::Write as _;
             let _ = writeln!(std::io::stdout().lock(), "{}", failure.document());
         } else {

@@ -56,43 +56,54 @@ const TOOLCHAIN_VARIABLES: &[env::Variable] = &[
     env::JAVA_HOME,
 ];
 
+/// Variables of the person that git and ssh get when they reach a repository's origin.
+const PERSON_VARIABLES: &[env::Variable] = &[
+    env::HOME,
+    env::XDG_CONFIG_HOME,
+    env::SSH_AUTH_SOCK,
+    env::HTTP_PROXY,
+    env::HTTPS_PROXY,
+    env::HTTPS_PROXY_UPPER,
+    env::ALL_PROXY,
+    env::ALL_PROXY_UPPER,
+    env::NO_PROXY,
+    env::NO_PROXY_UPPER,
+];
+
+/// What the environment says to git and to what git starts, and nothing else of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GitInputs {
+    /// `PATH` without its relative folders, which would depend on where the server was started;
+    /// nothing if no folder is left.
+    pub search_path: Option<OsString>,
+    /// The person's variables for calls that reach an origin.
+    pub person: Vec<(OsString, OsString)>,
+}
+
+impl GitInputs {
+    fn of(env: &Env) -> Self {
+        let folders = env.os(env::PATH).into_iter().flat_map(std::env::split_paths).filter(|path| path.is_absolute());
+        let search_path = std::env::join_paths(folders).ok().filter(|path| !path.is_empty());
+        let person =
+            PERSON_VARIABLES.iter().filter_map(|variable| Some((variable.name.into(), env.os(*variable)?.clone())));
+        Self { search_path, person: person.collect() }
+    }
+}
+
 /// What the environment says about toolchains, and nothing else of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ToolchainInputs {
-    /// The folders of `PATH`, absolute ones only.
-    pub path: Vec<PathBuf>,
-    /// `HOME`.
-    pub home: Option<PathBuf>,
-    /// `RUSTUP_HOME`, else `~/.rustup`.
-    pub rustup_home: Option<PathBuf>,
-    /// `CARGO_HOME`, else `~/.cargo`.
-    pub cargo_home: Option<PathBuf>,
-    variables: BTreeMap<&'static str, OsString>,
-}
+pub struct ToolchainInputs(BTreeMap<&'static str, OsString>);
 
 impl ToolchainInputs {
     fn of(env: &Env) -> Self {
-        let home = home(env);
-        let in_home = |variable, folder: &str| {
-            env.os(variable).map(PathBuf::from).or_else(|| home.as_ref().map(|home| home.join(folder)))
-        };
         let known = TOOLCHAIN_VARIABLES.iter();
-        Self {
-            path: env
-                .os(env::PATH)
-                .map(|path| std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect())
-                .unwrap_or_default(),
-            rustup_home: in_home(env::RUSTUP_HOME, ".rustup"),
-            cargo_home: in_home(env::CARGO_HOME, ".cargo"),
-            variables: known.filter_map(|variable| Some((variable.name, env.os(*variable)?.clone()))).collect(),
-            home,
-        }
+        Self(known.filter_map(|variable| Some((variable.name, env.os(*variable)?.clone()))).collect())
     }
 
     /// One of the variables that say where a toolchain is, as `sandbox` asks for them.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<OsString> {
-        self.variables.get(name).cloned()
+        self.0.get(name).cloned()
     }
 }
 
@@ -137,6 +148,8 @@ pub struct Settings {
     pub user: String,
     /// Where toolchains are looked for.
     pub toolchain: ToolchainInputs,
+    /// What git gets of the environment.
+    pub git: GitInputs,
     /// The server's tracing filter.
     pub log_filter: String,
     /// Colour and width.
@@ -233,6 +246,7 @@ impl Settings {
             budget: budget(&file.budget)?,
             user: user_name(env),
             toolchain: ToolchainInputs::of(env),
+            git: GitInputs::of(env),
             log_filter: env.text(env::LOG).unwrap_or_else(|| "info".to_owned()),
             output: OutputWishes {
                 no_color: env.os(env::NO_COLOR).is_some() || env.text(env::TERM).as_deref() == Some("dumb"),

@@ -47,6 +47,21 @@ fn a_repository_that_can_not_be_used_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn a_repository_whose_path_is_no_text_is_refused_by_name() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let product = Product::new();
+    let folder = product.home.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&folder).unwrap();
+    let named = product.command(&["run", "x", "--repo"]).arg(&folder).args(["--", "true"]).output().unwrap();
+    let around = product.command(&["run", "x", "--", "true"]).current_dir(&folder).output().unwrap();
+    for output in [named, around] {
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("not UTF-8") && text.contains("caf"), "{text}");
+    }
+}
+
+#[test]
 fn a_goal_an_agent_or_a_program_that_is_missing_is_named() {
     let product = Product::new();
     let repo = project(&question());
@@ -103,7 +118,7 @@ fn a_contract_with_an_unknown_field_or_another_version_is_refused_by_name() {
     check("typo.json", "{\"contract\":\"aac/0.1\",\"budget\":{\"truns\":3}}", &["truns"]);
     check("major.toml", "contract = \"aac/1.0\"\n", &["aac/1.0", "aac/0.1"]);
     check("promise.toml", "[isolation]\nnet = \"full\"\n", &["isolation.net"]);
-    check("zero.toml", "[budget]\nturns = 0\n", &["turns"]);
+    check("zero.toml", "[budget]\nturns = 0\n", &["budget", "at least 1"]);
 }
 
 #[test]

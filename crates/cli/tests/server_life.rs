@@ -1,27 +1,18 @@
 //! The server in the background: started by whoever needs it, had by one at a time, ended by
-//! `stop`; and those who watch a task over all that.
+//! `stop`; and what its commands say.
 
 mod product;
 
 use std::io::Read as _;
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
 use product::{Product, project, project_with_main_free, question, repo_arg};
 use serde_json::Value;
 
-/// A command that runs beside the test.
-fn beside(product: &Product, args: &[&str]) -> Child {
-    product.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
 fn alive(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
-
-/// A program that waits until somebody lets it go on, which a test does by `touch`ing nothing: it
-/// sleeps, and the tests look at order and never at time.
-const WORK: &str = "echo began; sleep 2; echo 42 > answer.txt; echo ended";
 
 #[test]
 fn a_list_starts_a_server_and_stop_ends_it() {
@@ -44,7 +35,7 @@ fn a_list_starts_a_server_and_stop_ends_it() {
 #[test]
 fn of_many_who_start_it_at_once_one_has_the_folder_and_all_are_served() {
     let product = Product::new();
-    let callers: Vec<Child> = (0..6).map(|_| beside(&product, &["list", "--json"])).collect();
+    let callers: Vec<Child> = (0..6).map(|_| product.beside(&["list", "--json"])).collect();
     for caller in callers {
         let output = caller.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -84,7 +75,7 @@ fn a_server_that_can_not_start_is_told_with_what_it_said() {
 #[test]
 fn serving_in_the_foreground_says_where_and_ends_cleanly_when_asked() {
     let product = Product::new();
-    let mut server = beside(&product, &["serve", "--listen=127.0.0.1:0", "--json"]);
+    let mut server = product.beside(&["serve", "--listen=127.0.0.1:0", "--json"]);
     let mut line = Vec::new();
     let mut out = server.stdout.take().unwrap();
     while line.last() != Some(&b'\n') {
@@ -100,50 +91,6 @@ fn serving_in_the_foreground_says_where_and_ends_cleanly_when_asked() {
     let asked = Command::new("kill").args(["-INT", &server.id().to_string()]).status().unwrap();
     assert!(asked.success());
     assert!(server.wait().unwrap().success());
-}
-
-#[test]
-fn who_watches_sees_every_event_once_although_the_server_dies_meanwhile() {
-    let product = Product::new();
-    let repo = project_with_main_free(&question());
-    let id = product.delegate(&[&repo_arg(&repo), "--base=main", "--", "sh", "-c", WORK]);
-    let watcher = beside(&product, &["logs", &id, "-f", "--raw"]);
-    product.until(&id, "runs its program", |task| {
-        task["open_effects"]
-            .as_object()
-            .is_some_and(|open| open.values().any(|effect| effect["effect"]["kind"] == "run_command"))
-    });
-    product.kill_server();
-    product.ok(&["list"]);
-    let output = watcher.wait_with_output().unwrap();
-    assert_eq!(
-        output.status.code(),
-        Some(4),
-        "it ends when the task waits for a person: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let seen: Vec<u64> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].as_u64().unwrap())
-        .collect();
-    let all: Vec<u64> = (1..=seen.len() as u64).collect();
-    assert_eq!(seen, all, "no gap, nothing twice");
-}
-
-#[test]
-fn who_stops_watching_leaves_the_task_at_work() {
-    let product = Product::new();
-    let repo = project_with_main_free(&question());
-    let id = product.delegate(&[&repo_arg(&repo), "--base=main", "--", "sh", "-c", WORK]);
-    let mut watcher = beside(&product, &["logs", &id, "-f"]);
-    let mut out = watcher.stdout.take().unwrap();
-    let mut first = [0; 16];
-    assert!(out.read(&mut first).unwrap() > 0, "it has begun to watch");
-    assert!(Command::new("kill").args(["-INT", &watcher.id().to_string()]).status().unwrap().success());
-    assert_eq!(watcher.wait().unwrap().code(), Some(130));
-    let task = product.settled(&id);
-    assert_eq!(task["wait"]["kind"], "review", "{task:#}");
 }
 
 #[test]
@@ -218,6 +165,26 @@ fn doctor_names_what_is_there_and_never_a_key() {
     }
     let worst = output.status.code() == Some(1);
     assert_eq!(worst, report["worst"] == "problem");
+}
+
+#[test]
+fn doctor_says_that_a_key_is_in_the_settings_file_and_why_an_endpoint_does_not_answer() {
+    let product = Product::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let file = product.home.path().join("keys.toml");
+    let text = format!(
+        "[providers.acme]\nkind = \"chat\"\nbase_url = \"https://acme.example/v1\"\napi_key = \"sk-very-secret\"\n\
+         [providers.mine]\nkind = \"chat\"\nbase_url = \"http://{free}/v1\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let config = format!("--config={}", file.display());
+    for args in [&[&config, "doctor"][..], &[&config, "doctor", "--json"]] {
+        let output = product.run(args);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("key from the settings file") && !text.contains("very-secret"), "{text}");
+        assert!(text.contains("Connection refused") && !text.contains("error sending request"), "{text}");
+        assert!(text.contains("chmod 600"), "others may read it: {text}");
+    }
 }
 
 #[test]

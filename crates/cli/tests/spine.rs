@@ -86,6 +86,39 @@ fn an_agent_that_loosens_the_gate_in_its_own_change_is_still_held_to_the_base_co
 }
 
 #[test]
+fn a_rejected_change_ends_the_task_with_the_reason_and_lands_nothing() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette("fix", &writes("42\n"));
+    let id = product.delegate(&["make the answer right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    assert_eq!(product.settled(&id)["wait"]["kind"], "review");
+    let page = product.page(&["reject", &id, "-m", "the answer is not the question"]);
+    assert!(page.contains("rejected") && page.contains("nothing was landed"), "{page}");
+    let task = product.show(&id);
+    assert_eq!((&task["state"], &task["outcome"]["reason"]), (&json!("rejected"), &json!("user")), "{task:#}");
+    assert_eq!(task["outcome"]["message"], "the answer is not the question");
+    assert!(product.page(&["why", &id]).contains("the answer is not the question"));
+    assert!(product.page(&["list"]).contains("rejected"));
+    assert_eq!(on(&repo, "main", "answer.txt"), "41");
+    assert!(product.refused(&["approve", &id]).contains("ended"));
+}
+
+#[test]
+fn what_nobody_can_have_seen_is_not_approved() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let id = product.delegate(&["sleep", &repo_arg(&repo), "--base=main", "--", "sh", "-c", "sleep 600"]);
+    for args in [&["approve", &id][..], &["approve", &id, "--commit=abc"], &["approve", &id, "--land"]] {
+        let text = product.refused(args);
+        assert!(text.contains("nothing to approve") && text.contains("not proposed a change yet"), "{text}");
+    }
+    product.ok(&["cancel", &id]);
+    let text = product.refused(&["approve", &id]);
+    assert!(text.contains("ended without a change (canceled)"), "{text}");
+    assert!(product.events(&id).iter().all(|event| event["event"]["type"] != "approved"));
+    assert!(product.refused(&["diff", &id]).contains("ended without a change"));
+    assert!(product.page(&["evidence", &id]).contains("ended without a commit"));
+}
+
+#[test]
 fn a_question_waits_for_its_answer_and_the_work_goes_on_with_it() {
     let (product, repo) = (Product::new(), project_with_main_free(&question()));
     let model = product.cassette(

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use domain::task::{TaskState, TaskSummary};
+use serde::Serialize;
 use server::api::{ListQuery, TaskList};
 
 use super::Context;
@@ -17,6 +18,14 @@ use crate::render::list::{Wishes, page};
 /// Ended tasks that are asked for when not all are wanted.
 const ENDED: u32 = 20;
 
+/// The document of `list --json`.
+#[derive(Serialize)]
+struct Listed {
+    tasks: Vec<TaskSummary>,
+    /// Whether there are more tasks that have ended; `--all` has them too.
+    left_out: bool,
+}
+
 pub(super) async fn run(args: &ListArgs, cx: &mut Context) -> Result<ExitCode, Failure> {
     if let Some(states) = &args.state {
         for state in states.split(',') {
@@ -27,20 +36,24 @@ pub(super) async fn run(args: &ListArgs, cx: &mut Context) -> Result<ExitCode, F
         }
     }
     let client = cx.client().await?;
+    let mut left_out = false;
     let tasks = match &args.state {
         Some(state) => all(&client, &ListQuery { state: Some(state.replace(' ', "")), ..ListQuery::default() }).await?,
         None if args.all => all(&client, &ListQuery::default()).await?,
         None => {
             let mut tasks = all(&client, &ListQuery { open: Some(true), ..ListQuery::default() }).await?;
             let ended = ListQuery { open: Some(false), limit: Some(ENDED), ..ListQuery::default() };
-            tasks.extend(client.get::<TaskList>("/v1/tasks", &ended).await?.tasks);
+            let ended: TaskList = client.get("/v1/tasks", &ended).await?;
+            left_out = ended.next_cursor.is_some();
+            tasks.extend(ended.tasks);
             tasks
         }
     };
     if cx.screen.json {
-        cx.screen.document(&TaskList { tasks, next_cursor: None })?;
+        cx.screen.document(&Listed { tasks, left_out })?;
     } else {
-        let wishes = Wishes { now: clock::now(), columns: cx.screen.columns, all: args.all || args.state.is_some() };
+        let all = args.all || args.state.is_some();
+        let wishes = Wishes { now: clock::now(), columns: cx.screen.columns, all, left_out };
         cx.screen.page(&page(&tasks, wishes))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -7,12 +7,11 @@ use std::process::ExitCode;
 use serde_json::json;
 use store::OpenError;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::compose::{self, Running};
 use crate::failure::{Failure, IN_USE, INTERRUPTED};
-use crate::settings::make_private_dir;
+use crate::settings::{Settings, make_private_dir};
 use crate::terminal::{Line, Page, remark};
 
 pub(super) async fn run(cx: &mut Context) -> Result<ExitCode, Failure> {
@@ -21,21 +20,31 @@ pub(super) async fn run(cx: &mut Context) -> Result<ExitCode, Failure> {
         let why = format!("{} can't be made: {error}. Choose another with --data-dir.", cx.settings.data_dir.display());
         Failure::new("data-dir", "The data folder can't be used", why)
     })?;
-    let shutdown = CancellationToken::new();
     let mut signals = Signals::listen()?;
-    let running = tokio::select! {
-        running = compose::start_engine(&cx.settings, shutdown.clone()) => running.map_err(|error| not_started(&error, cx))?,
+    let mut running = tokio::select! {
+        running = compose::start_engine(&cx.settings) => running.map_err(|error| not_started(&error, cx))?,
         () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
     };
     greet(&running, cx)?;
-    signals.next().await;
-    remark("ending: what is under way is stored and goes on at the next start (Ctrl-C again ends at once)");
-    shutdown.cancel();
+    let broke_off = tokio::select! {
+        () = signals.next() => None,
+        error = running.work.broke_off() => Some(error),
+    };
+    if broke_off.is_none() {
+        remark("ending: what is under way is stored and goes on at the next start (Ctrl-C again ends at once)");
+    }
     tokio::select! {
-        stopped = running.stopped() => stopped?,
+        stopped = running.stop() => stopped?,
         () = signals.next() => return Ok(ExitCode::from(INTERRUPTED)),
     }
-    Ok(ExitCode::SUCCESS)
+    match broke_off {
+        None => Ok(ExitCode::SUCCESS),
+        Some(error) => Err(Failure::new(
+            "serve",
+            "The server can't go on",
+            format!("{error:#}\nWhat was accepted is stored; tasks go on when a server runs again."),
+        )),
+    }
 }
 
 /// The signals that ask a server to end.
@@ -82,6 +91,19 @@ fn not_started(error: &anyhow::Error, cx: &Context) -> Failure {
     failure
 }
 
+fn default_model(settings: &Settings) -> String {
+    match (&settings.model, settings.providers.iter().find(|provider| provider.is_usable())) {
+        (Some(model), _) => model.clone(),
+        (None, Some(provider)) => {
+            format!(
+                "no default: `{name}` is configured, name its models with --model {name}/NAME",
+                name = provider.name
+            )
+        }
+        (None, None) => "none configured; `chargehand doctor` says how".to_owned(),
+    }
+}
+
 /// A few lines of where it can be reached.
 fn greet(running: &Running, cx: &mut Context) -> Result<(), Failure> {
     let bound = &running.bound;
@@ -116,10 +138,7 @@ fn greet(running: &Running, cx: &mut Context) -> Result<(), Failure> {
         }
     }
     page.push(row("data", cx.settings.data_dir.display().to_string()));
-    page.push(row(
-        "model",
-        cx.settings.model.clone().unwrap_or_else(|| "none configured; `chargehand doctor` says how".to_owned()),
-    ));
+    page.push(row("model", default_model(&cx.settings)));
     page.push(Line::new().dim("  Ctrl-C ends it; tasks go on at the next start."));
     cx.screen.page(&page)?;
     Ok(())

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::Context;
 use crate::client::{Client, end_server, server_pid};
 use crate::failure::Failure;
-use crate::render::words::plural;
+use crate::render::words;
 use crate::terminal::Line;
 
 pub(super) async fn run(cx: &mut Context) -> Result<ExitCode, Failure> {
@@ -26,9 +26,14 @@ pub(super) async fn run(cx: &mut Context) -> Result<ExitCode, Failure> {
         cx.screen.document(&serde_json::json!({ "stopped": true, "pid": pid, "open_tasks": open_tasks }))?;
     } else {
         cx.screen.line(Line::new().text(format!("stopped the server (process {pid})")))?;
-        if let Some(open @ 1..) = open_tasks {
-            let tasks = plural(usize::try_from(open).unwrap_or(usize::MAX), "task");
-            cx.screen.line(Line::new().dim(format!("{tasks} not ended yet: they go on when a server runs again")))?;
+        let when = "when a server runs again";
+        match open_tasks {
+            None | Some(0) => {}
+            Some(1) => cx.screen.line(Line::new().dim(format!("1 task has not ended: it goes on {when}")))?,
+            Some(open) => {
+                let tasks = words::open_tasks(open);
+                cx.screen.line(Line::new().dim(format!("{tasks} have not ended: they go on {when}")))?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -68,19 +68,30 @@ pub(super) async fn reject(args: RejectArgs, cx: &mut Context) -> Result<ExitCod
 pub(super) async fn approve(args: ApproveArgs, cx: &mut Context) -> Result<ExitCode, Failure> {
     let client = cx.client().await?;
     let now: Task = client.get(&format!("/v1/tasks/{}", checked(&args.id)?), &()).await?;
-    let head = now.change.as_ref().map(|change| change.head.clone());
-    let head = match (&args.commit, head) {
-        (Some(given), Some(head)) if !head.as_str().starts_with(given.as_str()) => return Err(stale(given, &head)),
-        (_, head) => head,
-    };
+    // Without a change nobody has seen anything yet, so the server is not even asked.
+    let Some(head) = now.change.as_ref().map(|change| change.head.clone()) else { return Err(no_change(&now)) };
+    if let Some(given) = args.commit.as_ref().filter(|given| !head.as_str().starts_with(given.as_str())) {
+        return Err(stale(given, &head));
+    }
     // What this command has read is what it approves, even if the agent is faster than the answer.
-    let body = ApproveBody { head: head.clone(), comment: args.comment };
+    let body = ApproveBody { head: Some(head.clone()), comment: args.comment };
     let task = post(&client, &args.id, "approve", &body).await?;
     if args.land {
         return land(task.id.as_str(), args.update_worktree, cx).await;
     }
-    let word = head.map_or("approved".to_owned(), |head| format!("approved {}", head.short()));
-    done(&task, &word, cx)
+    done(&task, &format!("approved {}", head.short()), cx)
+}
+
+fn no_change(task: &Task) -> Failure {
+    let detail = if task.state.is_terminal() {
+        format!("the task has ended without a change ({}); `logs` shows what happened", task.state.name())
+    } else {
+        format!(
+            "the agent has not proposed a change yet (the task is {}); `logs -f` shows when it does",
+            task.state.name()
+        )
+    };
+    Failure::new("no-change", "There is nothing to approve", detail)
 }
 
 fn stale(given: &str, head: &CommitSha) -> Failure {

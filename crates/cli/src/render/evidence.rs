@@ -13,8 +13,10 @@ const TAIL_LINES: usize = 12;
 #[must_use]
 pub fn page(body: &EvidenceBody, columns: usize) -> Page {
     let mut page = Page::new();
+    let ended = body.state.is_terminal();
     match &body.commit {
         Some(commit) => page.push(Line::new().text("Proposed commit ").bold(commit.short())),
+        None if ended => page.push(Line::new().text("The task ended without a commit.")),
         None => page.push(Line::new().text("No commit is proposed yet.")),
     }
     if body.gates.is_empty() {
@@ -29,7 +31,7 @@ pub fn page(body: &EvidenceBody, columns: usize) -> Page {
     }
     for standing in &body.gates {
         page.blank();
-        page.append(gate(body.task.short(), standing, columns));
+        page.append(gate(body, standing, columns));
     }
     if let Some(judgement) = &body.judgement {
         page.blank();
@@ -72,7 +74,7 @@ const fn mark_style(passed: bool) -> Style {
     if passed { Style::Good } else { Style::Bad }
 }
 
-fn gate(task: &str, standing: &GateStanding, columns: usize) -> Page {
+fn gate(body: &EvidenceBody, standing: &GateStanding, columns: usize) -> Page {
     let mut page = Page::new();
     let (style, sign) = match standing.status {
         GateStatus::Passed => (Style::Good, "✓"),
@@ -84,12 +86,13 @@ fn gate(task: &str, standing: &GateStanding, columns: usize) -> Page {
     page.push(field("command", fit(&command_line(&standing.gate.command), columns.saturating_sub(13))));
     page.push(field("from", source(&standing.gate)));
     match &standing.record {
+        None if body.state.is_terminal() => page.push(field("result", "not run")),
         None => page.push(field("result", "not run on this commit yet")),
         Some(record) => {
             page.append(result(&record.evidence));
             page.push(field("evidence", record.digest.as_str()));
             if !record.evidence.passed {
-                page.append(tail(task, &record.evidence));
+                page.append(tail(body.task.short(), &record.evidence));
             }
         }
     }

@@ -20,6 +20,8 @@ pub struct Wishes {
     pub columns: usize,
     /// Whether every ended task is shown.
     pub all: bool,
+    /// Whether there are ended tasks beside those given.
+    pub left_out: bool,
 }
 
 /// In which part of the list a task stands: 0 needs a person, 1 is at work, 2 has ended.
@@ -58,8 +60,11 @@ pub fn page(tasks: &[TaskSummary], wishes: Wishes) -> Page {
                 );
             }
         }
-        if rows.len() > shown {
-            page.push(Line::new().dim(format!("  and {} more: chargehand list --all", rows.len() - shown)));
+        let hidden = rows.len().saturating_sub(shown);
+        if number == 2 && wishes.left_out {
+            page.push(Line::new().dim("  and more: chargehand list --all"));
+        } else if hidden > 0 {
+            page.push(Line::new().dim(format!("  and {hidden} more: chargehand list --all")));
         }
     }
     page

@@ -26,7 +26,7 @@ pub fn steps(task: &TaskSummary) -> Vec<Step> {
             vec![step("show ID", "see what it waits for"), step("cancel ID", "call it off")]
         }
         (TaskState::Completed, _) => vec![step("why ID", "who asked, what was proved, who approved")],
-        (TaskState::Failed, _) if task.gates_total > task.gates_passed => {
+        (TaskState::Failed, _) if task.gates_failed > 0 => {
             vec![step("evidence ID", "the gates and their output"), step("logs ID", "everything that happened")]
         }
         (TaskState::Failed | TaskState::Canceled | TaskState::Rejected, _) => {
@@ -36,10 +36,13 @@ pub fn steps(task: &TaskSummary) -> Vec<Step> {
 }
 
 fn review(task: &TaskSummary, step: impl Fn(&str, &'static str) -> Step) -> Vec<Step> {
-    let look = [step("diff ID", "what was changed"), step("evidence ID", "what was proved")];
+    let mut look = vec![step("diff ID", "what was changed")];
+    if task.gates_passed + task.gates_failed > 0 {
+        look.push(step("evidence ID", "what was proved"));
+    }
     let mut refuse = vec![step("say ID \"…\"", "ask for something else"), step("reject ID -m \"…\"", "refuse it")];
     // A program takes no messages.
-    if task.agent.starts_with("command ") {
+    if task.agent_kind == "command" {
         refuse.remove(0);
     }
     let mut steps = Vec::new();
@@ -47,7 +50,7 @@ fn review(task: &TaskSummary, step: impl Fn(&str, &'static str) -> Step) -> Vec<
         steps.push(step("land ID --update-worktree", "land, and move the clean work tree along"));
         steps.push(step("land ID", "land, after you checked out another branch there"));
         steps.extend(refuse);
-    } else if task.reason.contains("is approved") || task.reason.contains("approved; `land`") {
+    } else if task.approved {
         steps.push(step("land ID", "move the branch"));
         steps.extend(look);
         steps.extend(refuse);
@@ -59,7 +62,8 @@ fn review(task: &TaskSummary, step: impl Fn(&str, &'static str) -> Step) -> Vec<
     steps
 }
 
-/// Whether a landing did not happen because a work tree has the branch checked out.
+/// Whether a landing did not happen because a work tree has the branch checked out. Only the
+/// forge's sentence says so.
 fn is_checked_out(reason: &str) -> bool {
     reason.starts_with("not landed") && reason.contains("checked out")
 }

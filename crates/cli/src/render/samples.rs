@@ -121,7 +121,7 @@ pub fn answered(text: &str) -> EffectResult {
     }
 }
 
-fn tool(turn: u32, tool: &str, input_json: &str) -> Effect {
+pub fn tool(turn: u32, tool: &str, input_json: &str) -> Effect {
     Effect::RunTool {
         attempt: 1,
         turn,
@@ -264,6 +264,50 @@ pub fn failed() -> Log {
         },
     );
     let message = "the model can't be asked: wrong key. Check the key that is configured for this provider.".to_owned();
+    log.then(Event::AgentEnded {
+        attempt: 1,
+        end: AgentEnd::Stopped { reason: OutcomeReason::Model, message: message.clone() },
+    });
+    log.then(Event::TaskEnded { state: TaskState::Failed, outcome: Outcome { reason: OutcomeReason::Model, message } });
+    log
+}
+
+/// A landing that a person must look at.
+pub fn land_fails(log: &mut Log, message: &str) {
+    log.effect(
+        Effect::Land { commit: sha('c'), branch: "main".to_owned(), expected_base: sha('a'), update_worktree: false },
+        EffectResult::Failed {
+            class: FailureClass::NeedsPerson,
+            source: FailureSource::User,
+            message: message.to_owned(),
+            retry_after_ms: None,
+        },
+    );
+}
+
+/// A person's word during the review sends the agent back to work.
+pub fn at_work_again(log: &mut Log) {
+    log.by(&ada(), Event::MessageAdded { source: MessageSource::Person, text: "also nested lists".to_owned() });
+}
+
+/// A task whose model was not there, three times.
+pub fn unreachable() -> Log {
+    let mut log = Log::new(spec(AgentSpec::Native { model: "openai/qwen".to_owned() }), Vec::new());
+    log.then(Event::GatesChosen { gates: vec![gate()], config_digest: None })
+        .then(Event::AttemptStarted { attempt: 1 });
+    let why = "openai: connection refused. Check the URL.";
+    for _ in 0..3 {
+        log.effect(
+            call_model(1),
+            EffectResult::Failed {
+                class: FailureClass::Retry,
+                source: FailureSource::Model,
+                message: why.to_owned(),
+                retry_after_ms: Some(500),
+            },
+        );
+    }
+    let message = format!("the model failed 3 times in a row; the last time: {why}");
     log.then(Event::AgentEnded {
         attempt: 1,
         end: AgentEnd::Stopped { reason: OutcomeReason::Model, message: message.clone() },

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::effect::{Effect, EffectResult, FailureClass};
+use domain::effect::{Effect, EffectResult};
 use domain::event::{Envelope, Event, MessageSource};
 use domain::evidence::Evidence;
 use domain::id::EffectId;
@@ -14,9 +14,15 @@ use domain::task::AgentEnd;
 use jiff::Timestamp;
 use server::api::LiveItem;
 
-use super::words::{clock, command_line, count, duration, money, owner, who};
-use crate::terminal::{Line, Page, Piece, Style, fit};
+use effects::{in_words, says, speaks};
+use failures::Failures;
 
+use super::words::{agent, clock, command_line, count, duration, money, owner, who};
+use crate::terminal::{Line, Page, Piece, Style, fit};
+use tools::Fold;
+
+pub mod effects;
+mod failures;
 pub mod tools;
 
 /// How much of an output is shown.
@@ -28,6 +34,8 @@ pub struct Wishes {
     pub full: bool,
 }
 
+/// What the kept end of an output is called where lines of it are left out.
+const OF_THE_TAIL: &str = " of its end";
 /// Lines of one output that stream before the rest is kept back.
 const STREAMED_LINES: usize = 200;
 
@@ -39,6 +47,7 @@ pub struct Story {
     open: BTreeMap<EffectId, Effect>,
     streamed: Streamed,
     last_said: String,
+    failures: Failures,
 }
 
 /// What has been printed of the effect at work, before its event.
@@ -78,7 +87,14 @@ impl Story {
     /// A conversation of which nothing was shown yet.
     #[must_use]
     pub fn new(wishes: Wishes) -> Self {
-        Self { wishes, began: None, open: BTreeMap::new(), streamed: Streamed::default(), last_said: String::new() }
+        Self {
+            wishes,
+            began: None,
+            open: BTreeMap::new(),
+            streamed: Streamed::default(),
+            last_said: String::new(),
+            failures: Failures::default(),
+        }
     }
 
     /// What to print for a stored event.
@@ -144,6 +160,11 @@ impl Story {
     }
 
     fn started(&self, effect: &Effect, at: &str, out: &mut Out) {
+        let failed = self.failures.of(effect);
+        if failed > 0 {
+            out.0.push(Piece::Status(format!("  … {} again (try {})", in_words(effect), failed + 1)));
+            return;
+        }
         match effect {
             Effect::CallModel { turn, .. } => heading(out, &format!("turn {turn}"), at, None),
             Effect::RunTool { tool, input_json, .. } => out.page(tools::call(tool, input_json, self.wishes)),
@@ -172,6 +193,12 @@ impl Story {
     }
 
     fn ended(&mut self, effect: &Effect, result: &EffectResult, envelope: &Envelope, out: &mut Out) {
+        let failed = self.failures.of(effect);
+        // A box comes and goes beside what the agent does.
+        let is_box = matches!(effect, Effect::OpenSandbox { .. } | Effect::CloseSandbox { .. });
+        if !is_box && !matches!(result, EffectResult::Failed { .. }) {
+            self.failures.over();
+        }
         match result {
             EffectResult::ModelAnswered { message_json, usage, cost_micro_usd, duration_ms } => {
                 self.answered(message_json, out);
@@ -181,20 +208,22 @@ impl Story {
                     facts.push(format!("{} tokens in, {} out", count(read), count(usage.output_tokens)));
                 }
                 facts.extend(cost_micro_usd.map(money));
+                facts.extend((failed > 0).then(|| format!("at try {}", failed + 1)));
                 out.line(Line::new().dim(format!("  · {}", facts.join(", "))));
             }
-            EffectResult::ToolReturned { text, is_error, duration_ms, .. } => {
+            EffectResult::ToolReturned { text, is_error, output_digest, duration_ms } => {
                 if matches!(effect, Effect::RunTool { tool, .. } if tool == tools::ASK) {
                     out.line(
                         Line::new().text("  ").bold(format!("{} answers: ", who(&envelope.actor))).text(text.as_str()),
                     );
                     return;
                 }
-                self.output(text, out);
+                let part = if output_digest.is_some() { " of what the model was shown" } else { "" };
+                self.output(text, part, out);
                 out.line(ending(!is_error, &duration(*duration_ms)));
             }
             EffectResult::CommandEnded { end, output_tail, duration_ms, .. } => {
-                self.output(output_tail, out);
+                self.output(output_tail, OF_THE_TAIL, out);
                 out.line(ending(end.succeeded(), &format!("{end} in {}", duration(*duration_ms))));
             }
             EffectResult::GateRan { evidence } => self.gate_ran(evidence, out),
@@ -227,19 +256,8 @@ impl Story {
                         .with(Style::Good, format!("  ✓ landed: {} → {}{along}", previous.short(), commit.short())),
                 );
             }
-            EffectResult::Failed { class, message, .. } => {
-                let then = match class {
-                    FailureClass::Retry => " (it is tried again)",
-                    FailureClass::NeedsPerson => " (a person must change something)",
-                    FailureClass::Final => "",
-                    FailureClass::Unknown => " (not known whether it happened)",
-                };
-                out.line(
-                    Line::new()
-                        .with(Style::Bad, format!("  ✗ {} failed", effect_in_words(effect)))
-                        .text(format!(": {message}"))
-                        .dim(then),
-                );
+            EffectResult::Failed { class, source, message, .. } => {
+                out.line(self.failures.failed(effect, message, (*class, *source), self.wishes));
             }
         }
     }
@@ -255,7 +273,8 @@ impl Story {
         if !self.streamed.thinking && shown.is_empty() {
             for block in &message.blocks {
                 if let model::BlockView::Thinking { text } = &block.view {
-                    out.page(tools::folded(text, 2, 0, self.wishes, Style::Dim));
+                    let fold = Fold { head: 2, tail: 0, part: "" };
+                    out.page(tools::folded(text, fold, self.wishes, Style::Dim));
                 }
             }
         }
@@ -276,9 +295,11 @@ impl Story {
         self.streamed.thinking || !self.streamed.text.is_empty() || self.streamed.output_bytes > 0
     }
 
-    fn output(&self, text: &str, out: &mut Out) {
+    /// An output, unless it streamed in already. `part` says what `text` is when it is not all.
+    fn output(&self, text: &str, part: &'static str, out: &mut Out) {
         if self.streamed.output_bytes == 0 {
-            out.page(tools::folded(text, 3, 8, self.wishes, Style::Dim));
+            let fold = Fold { head: 3, tail: 8, part };
+            out.page(tools::folded(text, fold, self.wishes, Style::Dim));
         } else if self.streamed.output_lines > STREAMED_LINES && !self.wishes.full {
             out.line(Line::new().dim(format!("    ⋮ {} lines in all", count(self.streamed.output_lines as u64))));
         }
@@ -286,7 +307,7 @@ impl Story {
 
     fn gate_ran(&self, evidence: &Evidence, out: &mut Out) {
         if !evidence.passed {
-            self.output(&evidence.output_tail, out);
+            self.output(&evidence.output_tail, OF_THE_TAIL, out);
         }
         let facts = format!("{} in {}", evidence.end, duration(evidence.duration_ms));
         let word = if evidence.passed { "passed" } else { "failed" };
@@ -294,7 +315,7 @@ impl Story {
     }
 
     /// Everything that is no effect.
-    fn happened(&self, event: &Event, envelope: &Envelope, at: &str, out: &mut Out) {
+    fn happened(&mut self, event: &Event, envelope: &Envelope, at: &str, out: &mut Out) {
         match event {
             Event::TaskSubmitted { spec, notes } => {
                 out.line(Line::new().bold(envelope.task.short()).text(format!("  asked by {}", who(&envelope.actor))));
@@ -306,7 +327,7 @@ impl Story {
                     repo.base_branch,
                     repo.base.short()
                 )));
-                out.line(Line::new().dim(format!("  {}", spec.agent.name())));
+                out.line(Line::new().dim(format!("  {}", agent(&spec.agent))));
                 notes.iter().for_each(|note| remark(note, out));
             }
             Event::Noted { text } => remark(text, out),
@@ -333,12 +354,12 @@ impl Story {
                     MessageSource::Platform => ("chargehand", Style::Dim),
                 };
                 heading(out, &format!("{who} to the agent"), at, None);
-                let shown = if *source == MessageSource::Gates { (4, 0) } else { (12, 6) };
-                out.page(tools::folded(text, shown.0, shown.1, self.wishes, style));
+                let (head, tail) = if *source == MessageSource::Gates { (4, 0) } else { (12, 6) };
+                out.page(tools::folded(text, Fold { head, tail, part: "" }, self.wishes, style));
             }
             Event::WaitStarted { wait } => {
                 heading(out, &format!("waits for {}", owner(wait)), at, None);
-                out.prose(Style::Warn, &wait.reason, self.wishes);
+                out.prose(Style::Warn, &self.failures.unsaid(&wait.reason), self.wishes);
             }
             Event::GatesJudged { judgement } if judgement.passed => {
                 out.line(
@@ -387,13 +408,13 @@ impl Story {
                 let (style, word) = super::words::state(*state, None, Some(outcome.reason));
                 out.line(Line::new());
                 out.line(Line::new().with(style, word).dim(format!("  after {at}")));
-                out.prose(Style::Plain, &outcome.message, self.wishes);
+                out.prose(Style::Plain, &self.failures.unsaid(&outcome.message), self.wishes);
             }
             Event::WaitEnded { .. } | Event::EffectStarted { .. } | Event::EffectEnded { .. } => {}
         }
     }
 
-    fn agent_ended(&self, end: &AgentEnd, out: &mut Out) {
+    fn agent_ended(&mut self, end: &AgentEnd, out: &mut Out) {
         match end {
             AgentEnd::Finished { summary } if summary.trim() == self.last_said.trim() || summary.trim().is_empty() => {
                 out.line(Line::new().dim("  · the agent says that it is done"));
@@ -402,35 +423,17 @@ impl Story {
                 out.line(Line::new().dim("  · the agent says that it is done:"));
                 out.prose(Style::Plain, summary, self.wishes);
             }
-            AgentEnd::Stopped { reason, message } => out.line(
-                Line::new().with(Style::Bad, format!("  ✗ stopped ({})", reason.name())).text(format!(": {message}")),
-            ),
+            AgentEnd::Stopped { reason, message } => {
+                let unsaid = self.failures.unsaid(message);
+                out.line(
+                    Line::new().with(Style::Bad, format!("  ✗ stopped ({})", reason.name())).text(after_colon(&unsaid)),
+                );
+            }
             AgentEnd::Lost { message } => {
-                out.line(Line::new().with(Style::Warn, "  the agent's work was lost").text(format!(": {message}")))
+                let unsaid = self.failures.unsaid(message);
+                out.line(Line::new().with(Style::Warn, "  the agent's work was lost").text(after_colon(&unsaid)));
             }
         }
-    }
-}
-
-/// Whether text or output of an effect streams in while it is at work.
-const fn speaks(effect: &Effect) -> bool {
-    matches!(
-        effect,
-        Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } | Effect::RunGate { .. }
-    )
-}
-
-/// Whether a live piece comes from this effect.
-fn says(effect: &Effect, item: &LiveItem) -> bool {
-    match (effect, item) {
-        (
-            Effect::CallModel { turn: now, .. },
-            LiveItem::TextDelta { turn, .. } | LiveItem::ThinkingDelta { turn, .. },
-        ) => turn == now,
-        (Effect::RunTool { tool, .. }, LiveItem::Output { source, .. }) => tool == source,
-        (Effect::RunGate { gate, .. }, LiveItem::Output { source, .. }) => gate.name == *source,
-        (Effect::RunCommand { .. }, LiveItem::Output { source, .. }) => source == "command",
-        _ => false,
     }
 }
 
@@ -452,26 +455,10 @@ fn ending(good: bool, text: &str) -> Line {
     }
 }
 
-fn remark(text: &str, out: &mut Out) {
-    out.line(Line::new().with(Style::Warn, "  note: ").text(text));
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
 }
 
-/// What an effect does, for "… failed" and for "now: …".
-#[must_use]
-pub fn effect_in_words(effect: &Effect) -> String {
-    match effect {
-        Effect::OpenSandbox { .. } => "starting a sandbox".to_owned(),
-        Effect::CloseSandbox { .. } => "removing a sandbox".to_owned(),
-        Effect::CallModel { turn, model, .. } => format!("asking {model} (turn {turn})"),
-        Effect::RunTool { tool, .. } if tool == tools::ASK => "asking you".to_owned(),
-        Effect::RunTool { tool, input_json, .. } => {
-            format!("running {tool} {}", fit(&tools::subject(input_json), 40)).trim_end().to_owned()
-        }
-        Effect::RunCommand { argv, .. } => format!("running {}", fit(&command_line(argv), 50)),
-        Effect::Collect { .. } => "bringing the result out of the box".to_owned(),
-        Effect::RunGate { gate, .. } => format!("running gate {}", gate.name),
-        Effect::Publish { .. } => "showing the branch in the repository".to_owned(),
-        Effect::MergeBase { .. } => "merging the base branch".to_owned(),
-        Effect::Land { branch, .. } => format!("landing on {branch}"),
-    }
+fn remark(text: &str, out: &mut Out) {
+    out.line(Line::new().with(Style::Warn, "  note: ").text(text));
 }

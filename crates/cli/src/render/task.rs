@@ -3,8 +3,9 @@
 use domain::task::{AgentEnd, Task, TaskSummary};
 use jiff::Timestamp;
 
+use super::next;
+use super::story::effects;
 use super::words::{self, age, command_line, count, duration, money, owner, plural, who};
-use super::{next, story};
 use crate::terminal::{Line, Page, Style};
 
 /// The page.
@@ -29,7 +30,7 @@ pub fn page(task: &Task, now: Timestamp, columns: usize) -> Page {
     }
     page.blank();
     asked(task, now, &mut page);
-    work(task, now, &mut page);
+    work(task, now, &summary.reason, &mut page);
     proof(task, &mut page);
     change(task, &mut page);
     for note in &task.notes {
@@ -53,14 +54,10 @@ fn asked(task: &Task, now: Timestamp, page: &mut Page) {
         repo.base.short()
     )));
     page.push(field("asked").text(format!("by {}, {} ago", who(&task.requester), age(now, task.submitted_at))));
-    let agent = match &task.spec.agent {
-        domain::task::AgentSpec::Native { model } => format!("native, model {model}"),
-        domain::task::AgentSpec::Command { argv } => format!("command: {}", command_line(argv)),
-    };
-    page.push(field("agent").text(agent));
+    page.push(field("agent").text(words::agent(&task.spec.agent)));
 }
 
-fn work(task: &Task, now: Timestamp, page: &mut Page) {
+fn work(task: &Task, now: Timestamp, reason: &str, page: &mut Page) {
     if let Some(attempt) = &task.attempt {
         let rounds = if attempt.round > 0 {
             format!(", {} of feedback", plural(attempt.round as usize, "round"))
@@ -71,7 +68,10 @@ fn work(task: &Task, now: Timestamp, page: &mut Page) {
         let end = match &attempt.end {
             None => String::new(),
             Some(AgentEnd::Finished { .. }) => ", the agent says that it is done".to_owned(),
+            // The words stand above, as the reason.
+            Some(AgentEnd::Stopped { message, .. }) if reason.contains(message.as_str()) => ", stopped".to_owned(),
             Some(AgentEnd::Stopped { message, .. }) => format!(", stopped: {message}"),
+            Some(AgentEnd::Lost { message }) if reason.contains(message.as_str()) => ", lost".to_owned(),
             Some(AgentEnd::Lost { message }) => format!(", lost: {message}"),
         };
         page.push(field("attempt").text(format!("{}, {turns}{rounds}{end}", attempt.number)));
@@ -80,7 +80,7 @@ fn work(task: &Task, now: Timestamp, page: &mut Page) {
         let seconds = now.duration_since(open.since).as_millis().max(0);
         page.push(
             field("now")
-                .with(Style::Accent, story::effect_in_words(&open.effect))
+                .with(Style::Accent, effects::in_words(&open.effect))
                 .dim(format!(" for {}", duration(u64::try_from(seconds).unwrap_or(0)))),
         );
     }
@@ -115,6 +115,7 @@ fn proof(task: &Task, page: &mut Page) {
                 (Style::Good, "✓", format!("{} in {}", evidence.end, duration(evidence.duration_ms)))
             }
             Some(evidence) => (Style::Bad, "✗", format!("{} in {}", evidence.end, duration(evidence.duration_ms))),
+            None if task.state.is_terminal() => (Style::Dim, "·", "not run".to_owned()),
             None => (Style::Dim, "·", "not run on this change yet".to_owned()),
         };
         page.push(

@@ -1,8 +1,11 @@
 //! Snapshots of every page, over logs made by hand.
 
+use domain::effect::EffectResult;
+use domain::event::Event;
 use domain::id::{Digest, TaskId};
+use domain::plan::Action;
 use domain::principal::Principal;
-use domain::task::{Change, Judgement, Outcome, OutcomeReason, TaskState, TaskSummary};
+use domain::task::{Change, Judgement, Outcome, OutcomeReason, TaskState, TaskSummary, WaitKind};
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use server::api::{
@@ -12,7 +15,7 @@ use server::api::{
 
 use super::samples::{self, BEGAN, Log, evidence, gate, sha};
 use super::story::{Story, Wishes};
-use super::{list, patch, task, why};
+use super::{list, next, patch, task, why, words};
 use crate::terminal::{Page, Piece};
 
 const COLUMNS: usize = 80;
@@ -101,6 +104,98 @@ fn an_output_that_streams_for_ever_does_not_flood_the_screen() {
 }
 
 #[test]
+fn a_branch_that_is_checked_out_leads_to_the_two_ways_round_it() {
+    let mut log = samples::to_review();
+    log.by(&samples::ada(), Event::Approved { head: sha('c'), comment: String::new() });
+    log.by(&samples::ada(), Event::LandRequested { head: sha('c'), update_worktree: false });
+    let error = forge::LandError::CheckedOut { branch: "main".to_owned(), path: Some("/home/ada/parser".into()) };
+    samples::land_fails(&mut log, &error.to_string());
+    let Some(Action::AskReview { reason }) = domain::plan::plan(&log.task(), now()).into_iter().next() else {
+        panic!("it is told to the person")
+    };
+    samples::wait(&mut log, WaitKind::Review, &reason, None);
+    let steps = next::steps(&TaskSummary::from(&log.task()));
+    let commands: Vec<&str> = steps.iter().map(|(command, _)| command.as_str()).collect();
+    assert_eq!(commands[..2], ["chargehand land k3f9q2mz --update-worktree", "chargehand land k3f9q2mz"]);
+    let told = told(&log, false);
+    assert_eq!(told.matches("is checked out in").count(), 1, "{told}");
+}
+
+#[test]
+fn a_landing_that_failed_otherwise_needs_no_second_approval() {
+    let mut log = samples::to_review();
+    log.by(&samples::ada(), Event::Approved { head: sha('c'), comment: String::new() });
+    log.by(&samples::ada(), Event::LandRequested { head: sha('c'), update_worktree: false });
+    samples::land_fails(&mut log, "the disk is full");
+    samples::wait(&mut log, WaitKind::Review, "not landed: the disk is full", None);
+    let steps = next::steps(&TaskSummary::from(&log.task()));
+    assert_eq!(steps[0].0, "chargehand land k3f9q2mz");
+    assert!(steps.iter().all(|(command, _)| !command.contains("approve")), "{steps:?}");
+}
+
+#[test]
+fn a_failed_gate_is_marked_and_evidence_is_offered_only_where_a_gate_ran() {
+    let mut summary = TaskSummary::from(&samples::failed().task());
+    assert!(next::steps(&summary).iter().all(|(command, _)| !command.contains("evidence")));
+    assert_eq!(words::gates(&summary), "·");
+    summary.gates_failed = 1;
+    assert!(next::steps(&summary)[0].0.contains("evidence"));
+    assert_eq!(words::gates(&summary), "✗");
+    summary.gates_total = 9;
+    assert_eq!(words::gates(&summary), "0/9 ✗");
+}
+
+#[test]
+fn a_call_that_fails_again_and_again_is_told_in_a_line_each() {
+    let text = told(&samples::unreachable(), false);
+    assert_eq!(text.matches("turn 1  ").count(), 1, "{text}");
+    assert_eq!(text.matches("connection refused").count(), 1, "{text}");
+    assert!(text.contains("failed again (try 3): the same") && !text.contains("tried again"), "{text}");
+    assert!(text.contains("✗ stopped (model): the model failed 3 times in a row; the last time: see above"), "{text}");
+}
+
+#[test]
+fn what_a_person_called_off_is_not_shown_as_a_failure() {
+    let mut log = samples::command();
+    let events = domain::command::decide(
+        &log.task(),
+        &domain::command::Command::Cancel { reason: "enough".to_owned() },
+        &samples::ada(),
+    );
+    for event in events.unwrap() {
+        log.by(&samples::ada(), event);
+    }
+    let text = told(&log, false);
+    assert!(text.contains("canceled while it ran") && !text.contains('✗'), "{text}");
+    assert!(!text.contains("not known"), "{text}");
+}
+
+#[test]
+fn lines_left_out_of_a_text_that_is_a_part_are_counted_as_such() {
+    let mut log = samples::to_review();
+    let text: String = (1..=50).map(|n| format!("line {n}\n")).collect();
+    samples::at_work_again(&mut log);
+    log.effect(
+        samples::tool(5, "shell", r#"{"command":"cargo test"}"#),
+        EffectResult::ToolReturned {
+            text,
+            is_error: false,
+            output_digest: Some(Digest::of(b"all of it")),
+            duration_ms: 5,
+        },
+    );
+    let text = told(&log, false);
+    assert!(text.contains("39 more lines of what the model was shown"), "{text}");
+}
+
+#[test]
+fn a_command_is_shown_as_it_could_be_typed() {
+    let argv = ["sh", "-c", "echo 42 > answer.txt"].map(str::to_owned).to_vec();
+    let log = Log::new(samples::spec(domain::task::AgentSpec::Command { argv }), Vec::new());
+    assert!(told(&log, false).contains("command: sh -c 'echo 42 > answer.txt'"));
+}
+
+#[test]
 fn the_page_of_a_task_says_where_it_stands_and_what_to_type() {
     assert_snapshot!("show_review", task::page(&samples::to_review().task(), now(), COLUMNS).draw(false));
     assert_snapshot!("show_landed", task::page(&samples::landed().task(), now(), COLUMNS).draw(false));
@@ -123,11 +218,13 @@ fn the_list_puts_what_needs_you_first() {
         named(&samples::failed(), "bbbbbbbbbbbb", 1),
         named(&samples::to_review(), "cccccccccccc", 10),
     ];
-    let wishes = list::Wishes { now: now(), columns: COLUMNS, all: false };
+    let wishes = list::Wishes { now: now(), columns: COLUMNS, all: false, left_out: false };
     assert_snapshot!("list", list::page(&tasks, wishes).draw(false));
     assert_snapshot!("list_empty", list::page(&[], wishes).draw(false));
     let ended: Vec<TaskSummary> = (0..9).map(|_| named(&samples::landed(), "aaaaaaaaaaaa", 1)).collect();
     assert!(list::page(&ended, wishes).draw(false).contains("and 4 more"));
+    let wishes = list::Wishes { left_out: true, ..wishes };
+    assert!(list::page(&ended, wishes).draw(false).contains("and more"), "nobody knows how many more");
     assert_eq!(list::page(&ended, list::Wishes { all: true, ..wishes }).draw(false).matches("aaaaaaaa").count(), 9);
 }
 
@@ -177,6 +274,7 @@ fn evidence_is_shown_gate_by_gate() {
     failed.name = "unit".to_owned();
     let body = EvidenceBody {
         task: TaskId::parse("k3f9q2mzzzzz").unwrap(),
+        state: TaskState::InputRequired,
         commit: Some(sha('c')),
         gates: vec![
             GateStanding { gate: gate(), status: GateStatus::Passed, record: Some(record('c', 0, 30)) },

@@ -1,7 +1,7 @@
 //! Numbers, times and states in the words that people use. Pure.
 
 use domain::principal::{Principal, PrincipalKind};
-use domain::task::{OutcomeReason, TaskState, TaskSummary, Wait, WaitKind};
+use domain::task::{AgentSpec, OutcomeReason, TaskState, TaskSummary, Wait, WaitKind};
 
 use crate::terminal::Style;
 
@@ -76,6 +76,13 @@ pub fn plural(n: usize, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
+/// So many tasks that have not ended; the server counts them up to a limit.
+#[must_use]
+pub fn open_tasks(open: u64) -> String {
+    let or_more = if open >= u64::from(server::api::MAX_COUNTED) { " or more" } else { "" };
+    if open == 1 { "1 task".to_owned() } else { format!("{open}{or_more} tasks") }
+}
+
 /// What a task does, in a word or two, and how it looks.
 #[must_use]
 pub fn state(state: TaskState, wait: Option<WaitKind>, outcome: Option<OutcomeReason>) -> (Style, String) {
@@ -111,7 +118,12 @@ pub fn gates(task: &TaskSummary) -> String {
     let (passed, total) = (task.gates_passed as usize, task.gates_total as usize);
     match total {
         0 => "-".to_owned(),
-        1..=5 => "✓".repeat(passed.min(total)) + &"·".repeat(total.saturating_sub(passed)),
+        1..=5 => {
+            let passed = passed.min(total);
+            let failed = (task.gates_failed as usize).min(total - passed);
+            "✓".repeat(passed) + &"✗".repeat(failed) + &"·".repeat(total - passed - failed)
+        }
+        _ if task.gates_failed > 0 => format!("{passed}/{total} ✗"),
         _ => format!("{passed}/{total}"),
     }
 }
@@ -142,6 +154,15 @@ pub fn who(actor: &Principal) -> String {
 #[must_use]
 pub fn owner(wait: &Wait) -> &str {
     wait.owner.strip_prefix("person:").unwrap_or(&wait.owner)
+}
+
+/// What does the work.
+#[must_use]
+pub fn agent(agent: &AgentSpec) -> String {
+    match agent {
+        AgentSpec::Native { model } => format!("native, model {model}"),
+        AgentSpec::Command { argv } => format!("command: {}", command_line(argv)),
+    }
 }
 
 /// Arguments as they could be typed into a shell.

@@ -30,10 +30,13 @@ impl Settings {
             return Ok(Selected { selection: selection.to_owned(), config, model: "replay".to_owned() });
         }
         let Some((name, model)) = selection.split_once('/').filter(|(_, model)| !model.is_empty()) else {
-            return Err(format!(
-                "`{selection}` names no provider; write provider/model, for example {}",
-                self.model.as_deref().unwrap_or(super::providers::DEFAULT_ANTHROPIC_MODEL)
-            ));
+            let mut usable = self.providers.iter().filter(|provider| provider.is_usable());
+            let example = match (usable.next(), usable.next(), &self.model) {
+                (Some(only), None, _) => format!("{}/{}", only.name, selection.trim_matches('/')),
+                (_, _, Some(model)) => model.clone(),
+                _ => super::providers::DEFAULT_ANTHROPIC_MODEL.to_owned(),
+            };
+            return Err(format!("`{selection}` names no provider; write provider/model, for example {example}"));
         };
         let provider = self.provider_named(name).ok_or_else(|| self.unknown_provider(name))?;
         if !provider.is_usable() {

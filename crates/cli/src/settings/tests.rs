@@ -117,6 +117,16 @@ fn a_path_that_no_socket_can_have_is_refused_before_anything_starts() {
 }
 
 #[test]
+fn git_gets_the_persons_way_to_their_repositories_and_nothing_else_of_the_environment() {
+    let env = [("PATH", "/opt/git/bin:relative::/usr/bin"), ("SSH_AUTH_SOCK", "/run/agent"), ("AWS_SECRET", "x")];
+    let git = meant(&env, "").git;
+    assert_eq!(git.search_path.as_deref(), Some(std::ffi::OsStr::new("/opt/git/bin:/usr/bin")));
+    let names: Vec<_> = git.person.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+    assert_eq!(names, ["HOME", "SSH_AUTH_SOCK"]);
+    assert_eq!(meant(&[("PATH", "relative")], "").git.search_path, None);
+}
+
+#[test]
 fn the_user_is_found_by_id() {
     let users = "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\n";
     assert_eq!(user_of(users, 1000).as_deref(), Some("ada"));
@@ -157,4 +167,6 @@ fn a_model_of_a_provider_without_a_key_says_where_the_key_was_expected() {
     assert!(meant(&[], file).select_model(Some("acme/x")).unwrap_err().contains("ACME"));
     assert!(meant(&[], "").select_model(Some("nobody/x")).unwrap_err().contains("[providers.nobody]"));
     assert!(meant(&[], "").select_model(Some("claude")).unwrap_err().contains("provider/model"));
+    let local = meant(&[("OPENAI_BASE_URL", "http://127.0.0.1:11434/v1")], "");
+    assert!(local.select_model(Some("qwen")).unwrap_err().contains("for example openai/qwen"));
 }

@@ -1,6 +1,7 @@
 //! Text that streams in, cleaned, set in from the left, and broken at spaces. Pure.
 //!
-//! A word is held back until it is whole, because it may belong to the next line. Absent: writing.
+//! A word is held back until it is whole, because it may belong to the next line; empty lines until
+//! something stands below them, because a text may end with them. Absent: writing.
 
 use super::clean::{Cleaner, width};
 use super::{Style, paint};
@@ -14,12 +15,25 @@ pub struct Stream {
     column: usize,
     word: String,
     style: Style,
+    /// Whether anything was written.
+    begun: bool,
+    /// Empty lines that are held back.
+    blank: usize,
 }
 
 impl Stream {
     /// A text that begins on a new line and is never wider than `columns`.
     pub fn new(indent: usize, columns: usize) -> Self {
-        Self { cleaner: Cleaner::default(), indent, columns, column: 0, word: String::new(), style: Style::Plain }
+        Self {
+            cleaner: Cleaner::default(),
+            indent,
+            columns,
+            column: 0,
+            word: String::new(),
+            style: Style::Plain,
+            begun: false,
+            blank: 0,
+        }
     }
 
     /// What to write for the next piece.
@@ -54,7 +68,11 @@ impl Stream {
             match c {
                 '\n' => {
                     self.flush(color, out);
-                    out.push('\n');
+                    if self.column > 0 {
+                        out.push('\n');
+                    } else if self.begun {
+                        self.blank += 1;
+                    }
                     self.column = 0;
                 }
                 ' ' if self.columns != usize::MAX || self.column == 0 && self.word.is_empty() => {
@@ -87,8 +105,10 @@ impl Stream {
 
     fn set_in(&mut self, out: &mut String) {
         if self.column == 0 {
+            out.push_str(&"\n".repeat(std::mem::take(&mut self.blank)));
             out.push_str(&" ".repeat(self.indent));
             self.column = self.indent;
+            self.begun = true;
         }
     }
 }
@@ -120,6 +140,12 @@ mod tests {
         assert_eq!(stream.push(Style::Plain, "half a wo", false), "    half a wo");
         assert_eq!(stream.push(Style::Plain, "rd\n", false), "rd\n");
         assert_eq!(stream.end(false), "");
+    }
+
+    #[test]
+    fn empty_lines_are_shown_only_between_lines() {
+        assert_eq!(streamed(40, &["\n"]), "");
+        assert_eq!(streamed(40, &["\n\n", "a\n", "\n", "b", "\n\n"]), "  a\n\n  b\n");
     }
 
     #[test]

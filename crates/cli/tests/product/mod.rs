@@ -1,9 +1,9 @@
 //! The real binary with a data folder of its own, as a person at a terminal would use it.
 #![allow(dead_code, reason = "each test file uses its own verbs")]
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -42,6 +42,11 @@ impl Product {
             .stdin(Stdio::null());
         std::fs::write(self.home.path().join("none.toml"), "").unwrap();
         command
+    }
+
+    /// A command that runs beside the test, its output kept for it.
+    pub fn beside(&self, args: &[&str]) -> Child {
+        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     pub fn run(&self, args: &[&str]) -> Output {
@@ -221,4 +226,22 @@ pub fn writes(content: &str) -> Value {
         { "text": "I write the answer.", "calls": [{ "name": "write", "input": { "path": "answer.txt", "content": content } }] },
         { "text": "Done." }
     ])
+}
+
+/// Sends Ctrl-C.
+pub fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+/// What a command that still runs prints, until it has printed this.
+pub fn read_until(child: &mut Child, wanted: &str) -> String {
+    let out = child.stdout.as_mut().unwrap();
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(wanted) {
+        let mut bytes = [0; 256];
+        let count = out.read(&mut bytes).unwrap();
+        assert!(count > 0, "it ended without `{wanted}`: {}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&bytes[..count]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use sandbox::{CgroupSupport, Provider as _, UidMap};
 
 use super::{Check, Mark};
-use crate::client::{CallError, Client};
+use crate::client::{CallError, Client, chain, root_cause};
 use crate::compose;
-use crate::render::words::{duration, plural};
+use crate::render::words::{duration, open_tasks, plural};
 use crate::settings::{KeySource, NO_MODEL, ProviderSettings, Settings, make_private_dir};
 
 const MACHINE: &str = "This machine";
@@ -101,7 +101,7 @@ pub(super) async fn machine(settings: &Settings) -> Vec<Check> {
 }
 
 async fn git(settings: &Settings) -> Check {
-    match forge::BuiltIn::new(forge::ForgeConfig::new(settings.data_dir.join("forge"))).await {
+    match forge::BuiltIn::new(compose::forge_config(settings)).await {
         Ok(_) => Check::new(
             MACHINE,
             "git",
@@ -258,13 +258,12 @@ async fn endpoint(provider: &ProviderSettings) -> Check {
             let models = body.get("data").and_then(|data| data.as_array()).map_or(0, Vec::len);
             Check::new(MODELS, what, Mark::Ok, format!("answers, with {}", plural(models, "model")))
         }
-        Err(error) => Check::new(
-            MODELS,
-            what,
-            Mark::Problem,
-            format!("{url} does not answer as it should: {}", error.without_url()),
-        )
-        .fix("start it, or correct the URL (Ollama: http://127.0.0.1:11434/v1)"),
+        Err(error) => {
+            let error = error.without_url();
+            let why = if error.is_request() { root_cause(&error) } else { chain(&error) };
+            Check::new(MODELS, what, Mark::Problem, format!("{url} does not answer as it should: {why}"))
+                .fix("start it, or correct the URL (Ollama: http://127.0.0.1:11434/v1)")
+        }
     }
 }
 
@@ -281,9 +280,7 @@ pub(super) async fn server(settings: &Settings) -> Vec<Check> {
                 .fix("chargehand stop; the next command starts the new one")
         }
         Ok(health) => {
-            let open = health.tasks_open.map_or(String::new(), |open| {
-                format!(", {} not ended", plural(usize::try_from(open).unwrap_or(usize::MAX), "task"))
-            });
+            let open = health.tasks_open.map_or(String::new(), |open| format!(", {} not ended", open_tasks(open)));
             Check::new(SERVER, "running", Mark::Ok, format!("for {}{open}", duration(health.uptime_ms)))
         }
         Err(CallError::NoServer) => {

@@ -85,9 +85,21 @@ fn side(mark: &str, text: &str, style: Style, wishes: Wishes) -> Page {
     page
 }
 
-/// Text with its middle left out: so many lines of the beginning and of the end.
+/// How a text is folded.
+#[derive(Debug, Clone, Copy)]
+pub struct Fold {
+    /// Lines of the beginning that stay.
+    pub head: usize,
+    /// Lines of the end that stay.
+    pub tail: usize,
+    /// What the text is a part of, behind "more lines"; empty if it is all there is.
+    pub part: &'static str,
+}
+
+/// Text with its middle left out.
 #[must_use]
-pub fn folded(text: &str, head: usize, tail: usize, wishes: Wishes, style: Style) -> Page {
+pub fn folded(text: &str, fold: Fold, wishes: Wishes, style: Style) -> Page {
+    let Fold { head, tail, part } = fold;
     let clean = clean_text(text);
     let lines: Vec<&str> = clean.trim_end().lines().collect();
     let mut page = Page::new();
@@ -106,7 +118,7 @@ pub fn folded(text: &str, head: usize, tail: usize, wishes: Wishes, style: Style
     let (middle, last) = rest.split_at(rest.len() - tail);
     show(first);
     let left_out = count(middle.len() as u64);
-    show(&[format!("⋮ {left_out} more lines").as_str()]);
+    show(&[format!("⋮ {left_out} more lines{part}").as_str()]);
     show(last);
     page
 }
