@@ -10,7 +10,7 @@ use domain::effect::{Effect, EffectResult};
 use domain::event::{Envelope, Event, MessageSource};
 use domain::evidence::Evidence;
 use domain::id::EffectId;
-use domain::task::AgentEnd;
+use domain::task::{AgentEnd, AgentSpec};
 use jiff::Timestamp;
 use server::api::LiveItem;
 
@@ -47,6 +47,7 @@ pub struct Story {
     open: BTreeMap<EffectId, Effect>,
     streamed: Streamed,
     last_said: String,
+    is_program: bool,
     failures: Failures,
 }
 
@@ -93,6 +94,7 @@ impl Story {
             open: BTreeMap::new(),
             streamed: Streamed::default(),
             last_said: String::new(),
+            is_program: false,
             failures: Failures::default(),
         }
     }
@@ -144,12 +146,14 @@ impl Story {
                 out.speech(Style::Dim, text);
             }
             LiveItem::Output { text, .. } => {
-                let before = self.streamed.output_lines;
+                let room = STREAMED_LINES.saturating_sub(self.streamed.output_lines);
                 self.streamed.output_lines += text.bytes().filter(|byte| *byte == b'\n').count();
                 self.streamed.output_bytes += text.len();
-                if self.wishes.full || before < STREAMED_LINES {
+                if self.wishes.full {
                     out.output(text);
-                    if !self.wishes.full && self.streamed.output_lines >= STREAMED_LINES {
+                } else if room > 0 {
+                    text.split_inclusive('\n').take(room).for_each(|line| out.output(line));
+                    if self.streamed.output_lines >= STREAMED_LINES {
                         out.line(Line::new().dim("    ⋮ more is coming; it is kept, and not shown here"));
                     }
                 }
@@ -318,6 +322,7 @@ impl Story {
     fn happened(&mut self, event: &Event, envelope: &Envelope, at: &str, out: &mut Out) {
         match event {
             Event::TaskSubmitted { spec, notes } => {
+                self.is_program = matches!(spec.agent, AgentSpec::Command { .. });
                 out.line(Line::new().bold(envelope.task.short()).text(format!("  asked by {}", who(&envelope.actor))));
                 out.prose(Style::Bold, &spec.goal, self.wishes);
                 let repo = &spec.repo;
@@ -416,6 +421,8 @@ impl Story {
 
     fn agent_ended(&mut self, end: &AgentEnd, out: &mut Out) {
         match end {
+            // How a program ended stands just above.
+            AgentEnd::Finished { .. } if self.is_program => {}
             AgentEnd::Finished { summary } if summary.trim() == self.last_said.trim() || summary.trim().is_empty() => {
                 out.line(Line::new().dim("  · the agent says that it is done"));
             }

@@ -1,6 +1,6 @@
 //! One task on a page: what was asked, where it stands, what is proved, what to do now. Pure.
 
-use domain::task::{AgentEnd, Task, TaskSummary};
+use domain::task::{AgentEnd, AgentSpec, Task, TaskSummary};
 use jiff::Timestamp;
 
 use super::next;
@@ -67,6 +67,9 @@ fn work(task: &Task, now: Timestamp, reason: &str, page: &mut Page) {
         let turns = plural(attempt.turns as usize, "turn");
         let end = match &attempt.end {
             None => String::new(),
+            Some(AgentEnd::Finished { .. }) if matches!(task.spec.agent, AgentSpec::Command { .. }) => {
+                ", the program has ended".to_owned()
+            }
             Some(AgentEnd::Finished { .. }) => ", the agent says that it is done".to_owned(),
             // The words stand above, as the reason.
             Some(AgentEnd::Stopped { message, .. }) if reason.contains(message.as_str()) => ", stopped".to_owned(),

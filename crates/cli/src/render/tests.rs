@@ -101,6 +101,11 @@ fn an_output_that_streams_for_ever_does_not_flood_the_screen() {
     let text = screen(&pieces);
     assert!(text.contains("line 199") && !text.contains("line 200"), "{text}");
     assert_eq!(text.matches("more is coming").count(), 1);
+    let at_once: String = (0..1000).map(|n| format!("line {n}\n")).collect();
+    let mut story = Story::new(Wishes { columns: COLUMNS, full: false });
+    log.envelopes.iter().for_each(|envelope| drop(story.event(envelope)));
+    let text = screen(&story.live(&LiveItem::Output { source: "command".to_owned(), text: at_once }));
+    assert!(text.contains("line 199") && !text.contains("line 200"), "{text}");
 }
 
 #[test]
