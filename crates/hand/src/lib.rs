@@ -10,9 +10,13 @@
 //!
 //! * **A command with a given exec id runs at most once** in the life of a box. A second request
 //!   with the same id follows the first from its beginning, also after it has ended ([`ledger`]).
-//! * **A lost connection kills nothing.** The command goes on, its output is kept (in memory, then
-//!   in an unlinked file), and a later request with its id gets all of it. What is kept is dropped
-//!   only when the brain acknowledges; the ending itself is kept for ever.
+//! * **A lost connection kills nothing.** The command goes on, its output is kept, and a later
+//!   request with its id gets all of it. What is kept is dropped when the brain acknowledges, or,
+//!   the oldest first, when commands that are over keep more than 32 MiB together; the ending itself
+//!   is kept for ever, and says that output was dropped.
+//! * **What is kept is the box's own burden.** Up to 64 KiB of a command lie in the hand's memory,
+//!   which counts against the box's memory limit; more lies in a nameless file in the box's `/tmp`,
+//!   with the box's other files, and goes with the box.
 //! * **An end by time limit, output cap or request ends the whole tree**: process group, session,
 //!   descendants, and orphans that called `setsid` ([`tree`]). The reply is sent when they are dead.
 //!   Processes that a command leaves in the background after an ordinary exit go on running

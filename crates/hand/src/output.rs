@@ -73,6 +73,11 @@ impl Output {
         self.pipes.iter().flatten().map(Pipe::fd)
     }
 
+    /// Whether nothing more can come.
+    pub fn at_end(&self) -> bool {
+        self.pipes.iter().all(Option::is_none)
+    }
+
     /// Reads all that is there now, at most about a megabyte from each pipe.
     pub fn read(&mut self, space: &mut Vec<u8>) {
         space.resize(CHUNK_BYTES, 0);

@@ -73,6 +73,11 @@ impl Peer {
         matches!(self.state, State::Ready | State::Receiving { .. })
     }
 
+    /// Whether it is being sent the output of this command.
+    pub fn follows(&self, exec_id: &str) -> bool {
+        matches!(&self.state, State::Following { exec_id: followed, .. } if followed == exec_id)
+    }
+
     /// Reads what has come. False if the other side is gone.
     pub fn receive(&mut self) -> bool {
         let mut space = vec![0; CHUNK_BYTES];

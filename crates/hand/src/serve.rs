@@ -63,6 +63,7 @@ impl Hand {
                     }
                 }
             });
+            self.ledger.trim(|exec_id| self.peers.iter().any(|peer| peer.follows(exec_id)));
             if let Some(grace_ms) = ending {
                 end_box(Duration::from_millis(grace_ms));
                 for peer in &mut self.peers {

@@ -2,7 +2,7 @@
 //!
 //! Small output stays in memory; more goes to a file that has no name. Because what is kept is the
 //! very bytes that go over the wire, following a command is copying from an offset. Absent: a
-//! bound of its own (the output cap is the bound).
+//! bound of its own (the output cap bounds one command, the ledger all of them).
 
 use std::fs::File;
 use std::io::Write as _;

@@ -171,7 +171,8 @@ pub struct ExecOutcome {
     pub stdout_bytes: u64,
     /// Bytes of stderr that were kept.
     pub stderr_bytes: u64,
-    /// True if output is no longer held because the run was acknowledged before.
+    /// True if output is no longer held: the run was acknowledged before, or others after it kept
+    /// more than a box keeps.
     #[serde(default)]
     pub output_dropped: bool,
 }

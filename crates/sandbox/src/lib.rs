@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub mod error;
 pub mod local;
 pub mod port;
+mod walk;
 
 pub use error::{Advice, Problem, SandboxError};
 pub use port::{

@@ -6,6 +6,7 @@
 //! ends the processes and keeps the files. Deliberately absent: product features (git, gates,
 //! agents), and any process state that would have to survive a stop.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use domain::id::{Digest, SandboxId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::error::{Problem, SandboxError};
+use crate::walk;
 pub use hand::wire::{Ended, Entry, EntryKind, ExecOutcome};
 
 /// How strong the wall is.
@@ -104,13 +106,15 @@ pub struct Staging {
     /// filesystem as the layers; dropped without [`Provider::prepare`], it is removed.
     pub content: PathBuf,
     pub(crate) holder: PathBuf,
+    /// What the holder is called while it is being removed.
+    pub(crate) away: PathBuf,
     pub(crate) taken: bool,
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.taken {
-            let _ = std::fs::remove_dir_all(&self.holder);
+            walk::discard(&self.holder, std::mem::take(&mut self.away));
         }
     }
 }
@@ -216,6 +220,19 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// If it cannot be found out.
     async fn prepared(&self, key: &Digest) -> Result<Option<SnapshotRef>, SandboxError>;
+
+    /// Removes prepared layers that no box on disk uses and that are not in `keep`; gives how many.
+    ///
+    /// To be called now and then, as no clock is read here: a layer goes only if it was unused at
+    /// the call before this one too, and nobody prepared it, asked for it ([`Provider::prepared`])
+    /// or started a box from it since. So whoever has a [`SnapshotRef`] in hand has at least the
+    /// time between two calls to start from it, and needs `keep` only for what has to last longer.
+    /// The first call after the provider was opened removes nothing.
+    ///
+    /// # Errors
+    /// If it cannot be found out what is used, or a layer cannot be moved out of the way. What was
+    /// moved and not removed goes when the provider is opened again.
+    async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError>;
 
     /// Starts a box. An id with files goes on with them; one that is alive is adopted.
     ///
@@ -342,7 +359,10 @@ pub trait Sandbox: Send + Sync {
     /// [`SandboxError::Refused`] if there is none in this life of the box.
     async fn follow(&self, exec_id: &str, output: OutputSink<'_>) -> Result<ExecOutcome, SandboxError>;
 
-    /// The outcome is stored: the box may drop the command's output (it keeps the outcome).
+    /// The outcome is stored: the box drops the command's output and keeps its outcome, which says
+    /// so from then on. Costs one short round trip to the box, no disk and no process; for a command
+    /// that still runs it does nothing. Unacknowledged output of commands that are over is kept up to
+    /// 32 MiB in all, then the oldest is dropped; it lies in the box's memory and `/tmp`.
     ///
     /// # Errors
     /// [`SandboxError::Refused`] if there is no such command.
@@ -384,7 +404,7 @@ pub trait Sandbox: Send + Sync {
     ///
     /// # Errors
     /// [`SandboxError::TooLarge`], or what keeps the file from being read or written; the host file
-    /// is then not there.
+    /// is then not there. Nor does it stay if the future is dropped.
     async fn copy_out(&self, path: &Path, to: &Path, max_bytes: u64) -> Result<u64, SandboxError>;
 }
 

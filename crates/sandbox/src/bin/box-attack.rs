@@ -225,6 +225,27 @@ fn processes() {
     }
 }
 
+/// Forks in every process, for ever and without a pause, also when the kernel says no or somebody
+/// asks for an end.
+fn bomb() {
+    // SAFETY: ignoring a signal touches no memory.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+    loop {
+        // SAFETY: the child does what the parent does.
+        unsafe { libc::fork() };
+    }
+}
+
+/// Nests so many folders in the working folder, the last of them with a file in it, and locks each.
+fn nest(depth: usize) {
+    for _ in 0..depth {
+        std::fs::create_dir("d").unwrap();
+        std::env::set_current_dir("d").unwrap();
+        std::fs::set_permissions(".", std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+    }
+    std::fs::write("end", "x").unwrap();
+}
+
 /// Takes and touches memory up to so many mebibytes.
 fn memory(mebibytes: usize) {
     let mut held = Vec::new();
@@ -265,6 +286,8 @@ fn main() {
         }
         Some("processes") => processes(),
         Some("memory") => memory(args[2].parse().unwrap()),
+        Some("bomb") => bomb(),
+        Some("nest") => nest(args[2].parse().unwrap()),
         Some("hide") => hide(&args[2]),
         _ => std::process::exit(2),
     }

@@ -4,6 +4,7 @@
 //! Absent: turns (the provider gives one caller at a time an id).
 #![expect(clippy::disallowed_methods, reason = "starts the launcher, the only program that this crate runs")]
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -16,11 +17,14 @@ use crate::error::StorageContext as _;
 use crate::local::cgroup::{self, Cgroups, Group};
 use crate::local::explain::{Machine, explain};
 use crate::local::inside::{Bind, IdMap, Plan, Report, RootMount};
-use crate::local::layout::{Layout, Record, layer_name, remove_tree};
+use crate::local::layers;
+use crate::local::layout::{Layout, Record, layer_name};
 use crate::local::provider::{Found, LocalConfig};
 use crate::local::sandbox::LocalSandbox;
+use crate::local::shelf::Shelf;
 use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM};
 use crate::port::{Problem, SandboxError, SnapshotRef, StartSpec, StartedAs};
+use crate::walk;
 
 /// How long a killed box may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -78,6 +82,7 @@ impl Users {
 #[derive(Debug)]
 pub struct Boxes {
     pub layout: Layout,
+    pub shelf: Shelf,
     pub machine: Machine,
     pub users: Users,
     pub skeleton: Digest,
@@ -100,6 +105,8 @@ impl Boxes {
     pub fn start(&self, spec: &StartSpec) -> Result<Found, SandboxError> {
         let id = &spec.id;
         let layers = &spec.snapshot.layers;
+        // Until the record names them.
+        let _held = self.shelf.hold(layers);
         if let Some(layer) = layers.iter().find(|layer| !self.layout.layer(layer).exists()) {
             return Err(SandboxError::LayerMissing { layer: layer.clone() });
         }
@@ -149,7 +156,7 @@ impl Boxes {
     /// again, and nothing of worth is in it.
     fn make_folders(&self, run: &Path) -> Result<(), SandboxError> {
         let (upper, work) = (run.join("u"), run.join("w"));
-        remove_tree(&work).doing("remove", &work)?;
+        walk::remove(&work).doing("remove", &work)?;
         for folder in [run.to_owned(), run.join("m"), upper.clone(), work.clone()] {
             match fs::create_dir(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -278,6 +285,30 @@ impl Boxes {
     pub fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError> {
         self.stop(id)?;
         self.layout.remove(&self.layout.run(id))
+    }
+
+    /// Makes what was staged in `holder` the layer `key`, or drops it if there is one.
+    pub fn shelve(&self, holder: &Path, key: &Digest) -> Result<(), SandboxError> {
+        let _held = self.shelf.hold(std::slice::from_ref(key));
+        layers::adopt(&holder.join("root"), self.users.owner())?;
+        self.layout.publish(holder, key)
+    }
+
+    /// Whether the layer `key` is there; asking counts as using it.
+    pub fn has(&self, key: &Digest) -> bool {
+        let _held = self.shelf.hold(std::slice::from_ref(key));
+        self.layout.layer(key).exists()
+    }
+
+    /// Removes layers that nobody needs; gives how many.
+    pub fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
+        let taken = self.shelf.clear(&self.layout, keep.iter().chain([&self.skeleton]))?;
+        for away in &taken {
+            if let Err(error) = walk::remove(away) {
+                tracing::warn!(%error, folder = %away.display(), "left for the next sweep");
+            }
+        }
+        Ok(taken.len())
     }
 
     /// Stops a box and makes its upper the layer `key`.

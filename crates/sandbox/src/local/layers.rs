@@ -5,36 +5,52 @@
 //! also takes away set-user-id bits and file capabilities). Absent: archives and their tricks; the
 //! host itself filled the folder.
 
-use std::fs;
 use std::os::unix::fs::lchown;
 use std::path::Path;
 
+use rustix::fs::{AtFlags, FileType, chownat};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
 use crate::error::StorageContext as _;
 use crate::port::SandboxError;
+use crate::walk::{Step, walk};
+
+/// What keeps a tree from becoming a layer.
+enum Objection {
+    /// The system said no.
+    System(Errno),
+    /// It may not be in a layer.
+    Kind,
+}
+
+impl From<Errno> for Objection {
+    fn from(errno: Errno) -> Self {
+        Self::System(errno)
+    }
+}
 
 /// Checks a tree and gives it to `owner`, if one is named.
 pub fn adopt(root: &Path, owner: Option<u32>) -> Result<(), SandboxError> {
     if let Some(owner) = owner {
         lchown(root, Some(owner), Some(owner)).doing("give to the box", root)?;
     }
-    let mut open = vec![root.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).doing("read the folder", &folder)? {
-            let entry = entry.doing("read the folder", &folder)?;
-            let path = entry.path();
+    let (uid, gid) = (owner.map(Uid::from_raw), owner.map(Gid::from_raw));
+    let adopted = walk(root, false, |step| match step {
+        Step::Entry { folder, name, kind: FileType::RegularFile | FileType::Directory | FileType::Symlink } => {
             // The kind comes with the folder's entry: no call per file beyond the one that chowns.
-            let kind = entry.file_type().doing("look at", &path)?;
-            if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-                let inside = path.strip_prefix(root).unwrap_or(&path).to_owned();
-                return Err(SandboxError::BadLayer { path: inside, what: "a device, pipe or socket" });
+            if owner.is_some() {
+                chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
             }
-            if let Some(owner) = owner {
-                lchown(&path, Some(owner), Some(owner)).doing("give to the box", &path)?;
-            }
-            if kind.is_dir() {
-                open.push(path);
-            }
+            Ok(())
         }
-    }
-    Ok(())
+        Step::Entry { .. } => Err(Objection::Kind),
+        Step::Left { .. } => Ok(()),
+    });
+    adopted.map_err(|stopped| match stopped.why {
+        Objection::Kind => SandboxError::BadLayer { path: stopped.at, what: "a device, pipe or socket" },
+        Objection::System(errno) => {
+            SandboxError::Storage { doing: "give to the box", path: root.join(stopped.at), source: errno.into() }
+        }
+    })
 }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::StorageContext as _;
 use crate::local::process::Identity;
 use crate::port::{Limits, SandboxError};
+use crate::walk;
 
 /// The data folder.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Layout {
 
     fn sweep(&self) {
         for entry in children(&self.root.join("trash")) {
-            let _ = remove_tree(&entry);
+            let _ = walk::remove(&entry);
         }
         for entry in children(&self.root.join("staging")) {
             if !self.made_by_the_living(&entry) {
@@ -126,6 +127,12 @@ impl Layout {
         self.root.join("layers").join(layer_name(key))
     }
 
+    /// The names of all layers, as [`layer_name`] gives them.
+    pub fn layer_names(&self) -> Vec<String> {
+        let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+        children(&self.root.join("layers")).iter().filter_map(name).collect()
+    }
+
     /// Makes a holder the layer `key`. If it is there already, the holder is dropped.
     pub fn publish(&self, holder: &Path, key: &Digest) -> Result<(), SandboxError> {
         let target = self.layer(key);
@@ -150,6 +157,11 @@ impl Layout {
         self.root.join("run").join(id.as_str())
     }
 
+    /// Takes the layer of this name out of sight; gives what is then to be removed.
+    pub fn take_layer_away(&self, name: &str) -> Result<Option<PathBuf>, SandboxError> {
+        self.take_away(&self.root.join("layers").join(name))
+    }
+
     /// All boxes that have a folder.
     pub fn boxes(&self) -> Vec<SandboxId> {
         children(&self.root.join("run"))
@@ -158,14 +170,23 @@ impl Layout {
             .collect()
     }
 
+    /// A name under which something can be taken out of sight.
+    pub fn trash_name(&self) -> PathBuf {
+        self.unique("trash")
+    }
+
+    /// Takes a folder out of sight in one step; gives what is then to be removed, if anything.
+    pub fn take_away(&self, path: &Path) -> Result<Option<PathBuf>, SandboxError> {
+        let away = self.trash_name();
+        match fs::rename(path, &away) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other.doing("move away", path).map(|()| Some(away)),
+        }
+    }
+
     /// Takes a folder out of sight in one step, then removes it.
     pub fn remove(&self, path: &Path) -> Result<(), SandboxError> {
-        let away = self.unique("trash");
-        match fs::rename(path, &away) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.doing("move away", path)?,
-        }
-        remove_tree(&away).doing("remove", &away)
+        self.take_away(path)?.map_or(Ok(()), |away| walk::remove(&away).doing("remove", &away))
     }
 
     /// Like [`Layout::remove`] where a failure only leaves rubbish for the next sweep.
@@ -211,28 +232,4 @@ pub fn layer_name(key: &Digest) -> &str {
 
 fn children(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
-}
-
-/// Removes a tree, also one whose folders their owner may not enter (an overlay's work folder, or
-/// what an agent made).
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_folders(path);
-            fs::remove_dir_all(path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-fn open_folders(path: &Path) {
-    let mut open = vec![path.to_owned()];
-    while let Some(folder) = open.pop() {
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o700));
-        let Ok(entries) = fs::read_dir(&folder) else { continue };
-        open.extend(
-            entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
-        );
-    }
 }

@@ -11,12 +11,14 @@
 mod boxes;
 mod cgroup;
 mod explain;
+mod host_file;
 mod inside;
 mod layers;
 mod layout;
 mod process;
 mod provider;
 mod sandbox;
+mod shelf;
 mod skeleton;
 pub mod toolchains;
 

@@ -4,7 +4,7 @@
 //! is finished even if the caller stops waiting. Absent: a table of running boxes (the folder and
 //! the kernel are the table, so a restart changes nothing).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,9 +19,9 @@ use crate::error::StorageContext as _;
 use crate::local::boxes::{Boxes, Users};
 use crate::local::cgroup::Cgroups;
 use crate::local::explain::Machine;
-use crate::local::layers;
 use crate::local::layout::Layout;
 use crate::local::sandbox::LocalSandbox;
+use crate::local::shelf::Shelf;
 use crate::local::skeleton;
 use crate::local::toolchains::Toolchains;
 use crate::port::{
@@ -84,7 +84,7 @@ impl LocalProvider {
         let label = Digest::of(layout.root().as_os_str().as_encoded_bytes());
         let label = format!("chargehand-{}", label.as_str().get(..8).unwrap_or_default());
         let cgroups = Cgroups::detect(&label);
-        let boxes = Boxes { layout, machine, users, skeleton, label, cgroups, config };
+        let boxes = Boxes { layout, shelf: Shelf::default(), machine, users, skeleton, label, cgroups, config };
         Ok(Self { boxes: Arc::new(boxes), turns: Mutex::default(), probes: AtomicU64::new(0) })
     }
 
@@ -206,7 +206,7 @@ impl Provider for LocalProvider {
             let holder = boxes.layout.new_holder()?;
             let content = holder.join("root").join(at);
             std::fs::create_dir_all(&content).doing("create", &content)?;
-            Ok(Staging { content, holder, taken: false })
+            Ok(Staging { content, holder, away: boxes.layout.trash_name(), taken: false })
         })
         .await
     }
@@ -215,8 +215,7 @@ impl Provider for LocalProvider {
         let key = key.clone();
         self.blocking(move |boxes| {
             let mut staged = staged;
-            layers::adopt(&staged.holder.join("root"), boxes.users.owner())?;
-            boxes.layout.publish(&staged.holder, &key)?;
+            boxes.shelve(&staged.holder, &key)?;
             staged.taken = true;
             Ok(SnapshotRef { layers: vec![key] })
         })
@@ -224,8 +223,13 @@ impl Provider for LocalProvider {
     }
 
     async fn prepared(&self, key: &Digest) -> Result<Option<SnapshotRef>, SandboxError> {
-        let there = self.boxes.layout.layer(key).exists();
-        Ok(there.then(|| SnapshotRef { layers: vec![key.clone()] }))
+        let key = key.clone();
+        self.blocking(move |boxes| Ok(boxes.has(&key).then(|| SnapshotRef { layers: vec![key] }))).await
+    }
+
+    async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
+        let keep = keep.clone();
+        self.blocking(move |boxes| boxes.retain_layers(&keep)).await
     }
 
     async fn start(&self, spec: StartSpec) -> Result<Started, SandboxError> {

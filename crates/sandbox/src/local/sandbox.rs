@@ -2,8 +2,6 @@
 //!
 //! Absent: its life (the provider starts, stops and removes it).
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +11,10 @@ use domain::id::SandboxId;
 use hand::frame::{self, CHUNK_BYTES, Kind};
 use hand::wire::{Entry, ExecStart, Reply, Request};
 
-use crate::client::{Address, FollowLimits, Heard, may_be_out_of_memory};
+use crate::client::{Address, Connection, FollowLimits, Heard, may_be_out_of_memory};
 use crate::error::StorageContext as _;
 use crate::local::cgroup;
+use crate::local::host_file::HostFile;
 use crate::port::{Ended, ExecOutcome, ExecRequest, FileBytes, Listing, OutputSink, Sandbox, SandboxError};
 
 /// Between TERM and KILL when a command is ended.
@@ -51,6 +50,7 @@ impl LocalSandbox {
         self.address.ask_once(&Request::Shutdown { grace_ms }, "shutting down").await.map(drop)
     }
 
+    /// Reads some lines that the kernel makes up in memory: quicker here than on the blocking pool.
     fn kills(&self) -> u64 {
         cgroup::out_of_memory_kills(&self.cgroups)
     }
@@ -83,32 +83,57 @@ impl LocalSandbox {
         }
     }
 
-    /// Asks for a file and gives its bytes to `take`; gives the whole file's size.
-    async fn fetch(
-        &self,
-        request: &Request,
-        max_bytes: u64,
-        take: &mut (dyn FnMut(Vec<u8>) -> Result<(), SandboxError> + Send),
-    ) -> Result<u64, SandboxError> {
+    /// Asks for a file.
+    async fn fetch(&self, request: &Request, max_bytes: u64) -> Result<Fetch<'_>, SandboxError> {
         let mut connection = self.address.ask(request, "reading a file").await?;
-        let file_bytes = match connection.reply().await? {
-            Reply::Content { file_bytes, .. } => file_bytes,
-            other => return Err(self.address.unexpected(&other)),
-        };
-        let mut got = 0_u64;
-        loop {
-            match connection.hear().await? {
-                Heard::Bytes(Kind::Data, bytes) => {
-                    got += bytes.len() as u64;
-                    if got > max_bytes {
-                        return Err(self.address.unexpected(&Reply::Sent { bytes: got }));
-                    }
-                    take(bytes)?;
-                }
-                Heard::Reply(Reply::Sent { bytes }) if bytes == got => return Ok(file_bytes),
-                Heard::Reply(other) => return Err(self.address.unexpected(&other)),
-                Heard::Bytes(..) => return Err(self.address.unexpected(&Reply::Done)),
+        match connection.reply().await? {
+            Reply::Content { file_bytes, .. } => {
+                Ok(Fetch { address: &self.address, connection, file_bytes, got: 0, max_bytes })
             }
+            other => Err(self.address.unexpected(&other)),
+        }
+    }
+
+    /// Copies a file to the host as far as the host's file takes it; gives how many bytes came.
+    async fn pour(&self, path: &Path, file: &HostFile, max_bytes: u64) -> Result<u64, SandboxError> {
+        let one_more = max_bytes.saturating_add(1);
+        let request = Request::Read { path: path.to_owned(), offset: 0, max_bytes: one_more, follow: false };
+        let mut coming = self.fetch(&request, one_more).await?;
+        while let Some(bytes) = coming.next().await? {
+            if coming.got > max_bytes {
+                return Err(SandboxError::TooLarge { path: path.to_owned(), max_bytes });
+            }
+            if !file.push(bytes).await {
+                break;
+            }
+        }
+        Ok(coming.got)
+    }
+}
+
+/// A file on its way out of the box.
+struct Fetch<'a> {
+    address: &'a Address,
+    connection: Connection<'a>,
+    file_bytes: u64,
+    got: u64,
+    max_bytes: u64,
+}
+
+impl Fetch<'_> {
+    /// The next piece, until all have come.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, SandboxError> {
+        match self.connection.hear().await? {
+            Heard::Bytes(Kind::Data, bytes) => {
+                self.got += bytes.len() as u64;
+                if self.got > self.max_bytes {
+                    return Err(self.address.unexpected(&Reply::Sent { bytes: self.got }));
+                }
+                Ok(Some(bytes))
+            }
+            Heard::Reply(Reply::Sent { bytes }) if bytes == self.got => Ok(None),
+            Heard::Reply(other) => Err(self.address.unexpected(&other)),
+            Heard::Bytes(..) => Err(self.address.unexpected(&Reply::Done)),
         }
     }
 }
@@ -147,13 +172,12 @@ impl Sandbox for LocalSandbox {
 
     async fn read(&self, path: &Path, offset: u64, max_bytes: u64) -> Result<FileBytes, SandboxError> {
         let request = Request::Read { path: path.to_owned(), offset, max_bytes, follow: true };
+        let mut coming = self.fetch(&request, max_bytes).await?;
         let mut all = Vec::new();
-        let mut take = |bytes: Vec<u8>| {
+        while let Some(bytes) = coming.next().await? {
             all.extend_from_slice(&bytes);
-            Ok(())
-        };
-        let file_bytes = self.fetch(&request, max_bytes, &mut take).await?;
-        Ok(FileBytes { bytes: all, file_bytes })
+        }
+        Ok(FileBytes { bytes: all, file_bytes: coming.file_bytes })
     }
 
     async fn write(&self, path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), SandboxError> {
@@ -186,22 +210,13 @@ impl Sandbox for LocalSandbox {
     }
 
     async fn copy_out(&self, path: &Path, to: &Path, max_bytes: u64) -> Result<u64, SandboxError> {
-        let request =
-            Request::Read { path: path.to_owned(), offset: 0, max_bytes: max_bytes.saturating_add(1), follow: false };
-        let mut file = File::create_new(to).doing("create", to)?;
-        let mut written = 0_u64;
-        let mut take = |bytes: Vec<u8>| {
-            written += bytes.len() as u64;
-            if written > max_bytes {
-                return Err(SandboxError::TooLarge { path: path.to_owned(), max_bytes });
+        let file = HostFile::create(to);
+        match self.pour(path, &file, max_bytes).await {
+            Ok(bytes) => file.finish().await.map(|()| bytes),
+            Err(error) => {
+                file.give_up().await?;
+                Err(error)
             }
-            file.write_all(&bytes).doing("write", to)
-        };
-        let fetched = self.fetch(&request, max_bytes.saturating_add(1), &mut take).await;
-        if let Err(error) = fetched {
-            let _ = fs::remove_file(to);
-            return Err(error);
         }
-        Ok(written)
     }
 }

@@ -177,6 +177,41 @@ fn a_command_goes_on_when_its_asker_is_lost_and_its_result_waits() {
 }
 
 #[test]
+fn an_acknowledged_command_keeps_its_outcome_and_says_that_its_output_is_gone() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        for (line, had_output) in [("echo x; exit 3", true), ("exit 3", false)] {
+            let request = || ExecRequest::shell(line, line);
+            let first = run(&sandbox, request()).await.unwrap().outcome;
+            sandbox.acknowledge(line).await.unwrap();
+            sandbox.acknowledge(line).await.unwrap();
+            let again = run(&sandbox, request()).await.unwrap();
+            assert!(again.out.is_empty());
+            assert_eq!(again.outcome, sandbox::ExecOutcome { output_dropped: had_output, ..first });
+        }
+    });
+}
+
+#[test]
+fn output_that_nobody_acknowledges_is_kept_up_to_a_bound_from_the_latest_command_back() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let request = |n: u32| ExecRequest::shell(format!("big-{n}"), "head -c 8000000 /dev/zero");
+        for n in 0..5 {
+            assert_eq!(run(&sandbox, request(n)).await.unwrap().out.len(), 8_000_000);
+        }
+        let mut kept = Vec::new();
+        for n in 0..5 {
+            let again = run(&sandbox, request(n)).await.unwrap();
+            assert_eq!((&again.outcome.ended, again.outcome.stdout_bytes), (&Ended::Exited { code: 0 }, 8_000_000));
+            assert_eq!(again.outcome.output_dropped, again.out.is_empty());
+            kept.push(again.out.len() / 1_000_000);
+        }
+        assert_eq!(kept, [0, 8, 8, 8, 8], "32 MiB are kept");
+    });
+}
+
+#[test]
 fn a_hundred_commands_at_once_each_get_their_own_output() {
     in_world(async |world| {
         let sandbox = world.sandbox("a").await;

@@ -93,6 +93,28 @@ fn only_regular_files_are_copied_out_and_nothing_is_left_of_a_refusal() {
 }
 
 #[test]
+fn a_copy_that_nobody_waits_for_any_more_leaves_no_file() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        world.sh(&sandbox, "head -c 200000000 /dev/zero > big").await;
+        let to = world.folder.path().join("out");
+        {
+            let copy = sandbox.copy_out("big".as_ref(), &to, 1 << 30);
+            let begun = async {
+                while !std::fs::metadata(&to).is_ok_and(|about| about.len() > 0) {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! { done = copy => panic!("it was too quick: {done:?}"), () = begun => {} }
+        }
+        while to.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(sandbox.copy_out("big".as_ref(), &to, 1 << 30).await.unwrap(), 200_000_000);
+    });
+}
+
+#[test]
 fn a_path_that_climbs_out_stays_in_the_box() {
     in_world(async |world| {
         let secret = world.folder.path().join("secret");

@@ -1,12 +1,12 @@
 //! The contract of a sandbox provider, over the local provider as this user and, when this user is
 //! root, once more as an ordinary one. What cannot be tried here is named on standard error with
-//! `NOT RUN:`. Absent: timed assertions; figures come from `measure`.
+//! `NOT RUN:`. Absent: timed assertions; figures come from the example `measure`.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
 mod commands;
 mod files;
 mod life;
-mod measure;
+mod upkeep;
 mod walls;
 mod work;
 mod world;
@@ -30,7 +30,7 @@ fn all_of_this_holds_for_an_ordinary_user_too() {
     }
     // As root the suite drops its own user; std also drops the supplementary groups.
     let status = Command::new(program)
-        .args(["--skip", "all_of_this_holds_for_an_ordinary_user_too", "--skip", "measure::", "--test-threads", "2"])
+        .args(["--skip", "all_of_this_holds_for_an_ordinary_user_too", "--test-threads", "2"])
         .uid(world::ORDINARY_USER)
         .gid(world::ORDINARY_USER)
         .current_dir(folder.path())
