@@ -4,7 +4,7 @@
 //! start and again every few seconds, each task that is due gets its loop). Absent: several nodes;
 //! the data folder has one owner.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,9 @@ use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
 use crate::ports::{Ports, Settings};
 use crate::run::Runner;
+
+/// How often layers that nobody uses are removed.
+const TIDY_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// The loops at work, by task.
 type Running = HashMap<TaskId, tokio::task::Id>;
@@ -63,11 +66,14 @@ impl Engine {
         for id in unfinished {
             self.run_task(id, &mut running, &mut loops).await;
         }
+        let mut tidy = tokio::time::interval(TIDY_EVERY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                _ = tidy.tick() => self.remove_layers().await,
                 _ = look.tick() => self.run_due(&mut running, &mut loops).await,
                 Some(id) = self.woken.recv() => self.run_task(id, &mut running, &mut loops).await,
                 Some(done) = loops.join_next_with_id(), if !loops.is_empty() => {
@@ -110,6 +116,16 @@ impl Engine {
             }
             Err(RecordError::NotFound(_)) => {}
             Err(error) => tracing::error!(task = %id, %error, "the task can't be worked on"),
+        }
+    }
+
+    /// Layers that no box uses and that nobody asked for since the call before: the disk holds the
+    /// bases that are worked on, not all that ever were.
+    async fn remove_layers(&self) {
+        match self.shared.ports.boxes.retain_layers(&HashSet::new()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "removed layers that nobody uses"),
+            Err(error) => tracing::warn!(%error, "layers could not be removed"),
         }
     }
 

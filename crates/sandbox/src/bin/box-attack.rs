@@ -226,13 +226,17 @@ fn processes() {
 }
 
 /// Forks in every process, for ever and without a pause, also when the kernel says no or somebody
-/// asks for an end.
-fn bomb() {
+/// asks for an end; each process in a session of its own if `scatter`.
+fn bomb(scatter: bool) {
     // SAFETY: ignoring a signal touches no memory.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
     loop {
         // SAFETY: the child does what the parent does.
-        unsafe { libc::fork() };
+        if unsafe { libc::fork() } == 0 && scatter {
+            // The kernel's shares of processor time are by session where nothing else groups.
+            // SAFETY: touches no memory.
+            unsafe { libc::setsid() };
+        }
     }
 }
 
@@ -286,7 +290,8 @@ fn main() {
         }
         Some("processes") => processes(),
         Some("memory") => memory(args[2].parse().unwrap()),
-        Some("bomb") => bomb(),
+        Some("bomb") => bomb(false),
+        Some("scatter") => bomb(true),
         Some("nest") => nest(args[2].parse().unwrap()),
         Some("hide") => hide(&args[2]),
         _ => std::process::exit(2),

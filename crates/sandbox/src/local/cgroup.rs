@@ -125,8 +125,11 @@ impl Cgroups {
                 if let Some(parent) = pids {
                     groups.push(group(parent, vec![("pids.max", limits.pids.to_string())]));
                 }
-                if let (Some(parent), Some(quota)) = (cpu, quota) {
-                    groups.push(group(parent, vec![("cpu.cfs_quota_us", quota.to_string())]));
+                if let Some(parent) = cpu {
+                    // Also without a quota: a box of two thousand busy processes then gets one share
+                    // of the processors, not two thousand.
+                    let quota = quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string()));
+                    groups.push(group(parent, quota.into_iter().collect()));
                 }
                 groups
             }
@@ -194,6 +197,8 @@ mod tests {
         let v1 = Cgroups::V1 { memory: Some("/m".into()), pids: None, cpu: Some("/c".into()) };
         let folders: Vec<_> = v1.groups("box", limits).into_iter().map(|group| group.folder).collect();
         assert_eq!(folders, [PathBuf::from("/m/box"), "/c/box".into()]);
+        let shared = v1.groups("box", Limits { cpu_millis: None, ..limits });
+        assert!(shared[1].settings.is_empty(), "a group of its own, without a quota");
         assert!(Cgroups::None.groups("box", limits).is_empty());
         assert!(Cgroups::None.problem().is_some_and(|problem| problem.fix.contains("Delegate=yes")));
     }

@@ -203,7 +203,7 @@ async fn bombed(world: &World) {
     let sandbox = world.start(StartSpec { limits, ..spec("a", &snapshot) }).await.sandbox;
     let (seen, mut up) = tokio::sync::mpsc::unbounded_channel();
     let mut take = |_| seen.send(()).unwrap_or_default();
-    let exec = sandbox.exec(ExecRequest::shell("bomb", "echo up; exec /opt/attack bomb"), &mut take);
+    let exec = sandbox.exec(ExecRequest::shell("bomb", "echo up; exec /opt/attack scatter"), &mut take);
     tokio::select! { ended = exec => panic!("it ended: {ended:?}"), _ = up.recv() => {} }
     let pid = std::fs::read_to_string(world.folder.path().join("data/run/a/pid")).unwrap();
     let pid = pid.split(' ').next().unwrap().to_owned();
