@@ -19,7 +19,7 @@ pub const MAX_BAD_CALL_ATTEMPTS: u32 = 3;
 
 /// A failed model call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{provider}: {message}{}{}", advice_separator(kind), kind.advice())]
+#[error("{provider}: {message}{}{}", advice_separator(kind, message), kind.advice())]
 pub struct ModelError {
     /// What the caller may do.
     pub kind: ErrorKind,
@@ -122,8 +122,12 @@ impl ErrorKind {
     }
 }
 
-fn advice_separator(kind: &ErrorKind) -> &'static str {
-    if kind.advice().is_empty() { "" } else { ". " }
+fn advice_separator(kind: &ErrorKind, message: &str) -> &'static str {
+    match (kind.advice().is_empty(), message.ends_with(['.', '!', '?'])) {
+        (true, _) => "",
+        (false, true) => " ",
+        (false, false) => ". ",
+    }
 }
 
 impl ModelError {
