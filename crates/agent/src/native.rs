@@ -20,6 +20,8 @@ use crate::port::{Glimpse, Hands, Journal, JournalError};
 use crate::tools::run::{Returned, run_tool};
 use crate::turn::{Next, Rules, next};
 
+/// Most bytes of an answer as stored; an event may have 8 MiB.
+const MAX_ANSWER_BYTES: usize = 7 << 20;
 /// How long a model may be silent before those who watch are told.
 const SILENCE: SignedDuration = SignedDuration::from_secs(2);
 
@@ -134,6 +136,17 @@ fn answered(answer: &Answer, duration_ms: u64) -> EffectResult {
     let usage = answer.usage;
     let known = usage.input_tokens.is_some() || usage.output_tokens.is_some();
     match serde_json::to_string(&answer.message) {
+        // The event holds the text as a JSON string, whose quotes and backslashes double.
+        Ok(message_json)
+            if serde_json::to_string(&message_json).map_or(true, |stored| stored.len() > MAX_ANSWER_BYTES) =>
+        {
+            EffectResult::Failed {
+                class: FailureClass::Final,
+                source: FailureSource::Model,
+                message: format!("the model's answer has {} bytes, too many to be kept", message_json.len()),
+                retry_after_ms: None,
+            }
+        }
         Ok(message_json) => EffectResult::ModelAnswered {
             message_json,
             usage: known.then(|| TokenUsage {

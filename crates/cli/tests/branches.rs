@@ -51,6 +51,31 @@ fn a_base_that_moved_into_a_conflict_lands_nothing_and_names_the_files() {
 }
 
 #[test]
+fn a_base_whose_history_was_rewritten_does_not_get_back_what_was_taken_out() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let clean = repo.head_of("main").unwrap();
+    main_moves(&repo, &[("leak.txt", "a key\n")]);
+    let id = in_review(&product, &repo);
+    repo.git(&["branch", "-q", "-f", "main", &clean]);
+    let task = lands(&product, &id, &[]);
+    assert_eq!(task["state"], "input_required", "{task:#}");
+    assert!(task["wait"]["reason"].as_str().unwrap().contains("rewritten"), "{task:#}");
+    assert!(repo.read_at("main", "leak.txt").is_none());
+}
+
+#[test]
+fn a_landing_never_writes_over_a_file_that_git_ignores() {
+    let product = Product::new();
+    let repo = project(&[&question()[..], &[(".gitignore", ".env\n")]].concat());
+    std::fs::write(repo.path().join(".env"), "mine\n").unwrap();
+    let program = "echo 42 > answer.txt; echo theirs > .env; git add -f .env";
+    let id = product.delegate(&["fix", &repo_arg(&repo), "--", "sh", "-c", program]);
+    product.settled(&id);
+    let task = lands(&product, &id, &["--update-worktree"]);
+    assert_eq!(std::fs::read_to_string(repo.path().join(".env")).unwrap(), "mine\n", "{task:#}");
+}
+
+#[test]
 fn a_merge_that_breaks_the_gate_does_not_land() {
     let (product, repo) = (Product::new(), project_with_main_free(&question()));
     let id = in_review(&product, &repo);

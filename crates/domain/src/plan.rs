@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use crate::contract::Deliverable;
 use crate::effect::{Effect, FailureClass};
 use crate::event::MessageSource;
+use crate::evidence::GateSpec;
 use crate::id::{CommitSha, EffectId};
 use crate::task::{AgentEnd, AgentSpec, Attempt, Change, Judgement, Outcome, OutcomeReason, Task, TaskState, Tier};
 
@@ -283,7 +284,7 @@ fn after_collect(task: &Task, attempt: &Attempt, change: &Change) -> Vec<Action>
     if task.land_request.is_some() {
         return vec![Action::Land];
     }
-    vec![Action::AskReview { reason: review_reason(task, change, gates.len()) }]
+    vec![Action::AskReview { reason: review_reason(task, change, gates) }]
 }
 
 fn after_failed_gates(task: &Task, attempt: &Attempt, change: &Change, judgement: &Judgement) -> Vec<Action> {
@@ -316,11 +317,13 @@ fn after_failed_gates(task: &Task, attempt: &Attempt, change: &Change, judgement
     vec![Action::GiveFeedback { source: MessageSource::Gates, text: judgement.feedback.clone() }]
 }
 
-fn review_reason(task: &Task, change: &Change, gates: usize) -> String {
-    let proof = match gates {
-        0 => "no gate was found, so nothing is proved".to_owned(),
-        1 => "1 gate passed".to_owned(),
-        n => format!("{n} gates passed"),
+fn review_reason(task: &Task, change: &Change, gates: &[GateSpec]) -> String {
+    let passed = |gate: &&GateSpec| task.evidence_for(gate, &change.commit).is_some_and(|evidence| evidence.passed);
+    let proof = match (gates.iter().filter(passed).count(), gates.len()) {
+        (_, 0) => "no gate was found, so nothing is proved".to_owned(),
+        (1, 1) => "1 gate passed".to_owned(),
+        (n, all) if n == all => format!("{n} gates passed"),
+        (n, all) => format!("{n} of {all} gates passed, the others are not required"),
     };
     let next = if task.is_approved() {
         "approved; `land` it"

@@ -136,7 +136,15 @@ impl BuiltIn {
         self.take_back(project, permit.task(), commit).await?;
         let head = self.git.read_origin(tree).args(["symbolic-ref", "--quiet", "HEAD"]).run().await;
         let outcome = if head.map_err(Fault::git(doing))?.text() == format!("refs/heads/{branch}") {
-            let merge = ["merge", "--quiet", "--ff-only", "--no-autostash", "--no-stat", commit.as_str()];
+            let merge = [
+                "merge",
+                "--quiet",
+                "--ff-only",
+                "--no-autostash",
+                "--no-overwrite-ignore",
+                "--no-stat",
+                commit.as_str(),
+            ];
             let answer = self.git.person(tree).args(merge).run().await.map_err(Fault::git(doing))?;
             if answer.code == 0 { Ok(()) } else { Err(refused(answer.stderr)) }
         } else {

@@ -56,7 +56,8 @@ impl BuiltIn {
         let call = call.args(["push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no"]);
         let mut call = call.arg(format!("--force-with-lease={}:{from}", push.name));
         if matches!(project.place(), Place::Local { tree: Some(_), .. }) {
-            call = call.arg("--receive-pack=git -c core.hooksPath=/dev/null receive-pack");
+            call = call
+                .arg("--receive-pack=git -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true receive-pack");
         }
         let call = call.arg("--end-of-options");
         let call = call.arg(project.origin_text()).arg(format!("{to}:{}", push.name));

@@ -215,7 +215,18 @@ async fn merge_base(
     let branch = &task.spec.repo.base_branch;
     let message = format!("Merge chargehand/{} into {branch}\n\n{}", task.id.short(), commit_message(task));
     let merge = Merge { task: &task.id, head: commit, onto, message: &message };
-    match performance.shared.ports.forge.merge_preview(performance.project, &merge).await? {
+    // A base that no longer holds the commit that the work started from was rewritten: merging would
+    // bring back what somebody took out, and no diff of the change would show it.
+    let start = Merge { head: &task.spec.repo.base, ..merge };
+    let forge = &performance.shared.ports.forge;
+    if !matches!(forge.merge_preview(performance.project, &start).await?, Preview::Contained) {
+        let why = format!(
+            "the history of {branch} was rewritten while the task ran: it no longer holds {}, from which the work started; cancel this task and submit it again",
+            task.spec.repo.base.short(),
+        );
+        return Err(Failure::new(FailureClass::NeedsPerson, FailureSource::User, why));
+    }
+    match forge.merge_preview(performance.project, &merge).await? {
         Preview::Merged(commit) | Preview::UpToDate(commit) => Ok(EffectResult::BaseMerged { commit }),
         // Somebody landed it by hand: landing finds that and says so.
         Preview::Contained => Ok(EffectResult::BaseMerged { commit: commit.clone() }),

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use domain::event::{EVENT_VERSION, Envelope, Event};
+use domain::event::{EVENT_VERSION, Envelope, Event, chain, chain_root};
 use domain::fold::{self, Illegal};
 use domain::id::TaskId;
 use domain::plan::{Action, plan};
@@ -229,11 +229,21 @@ async fn read_after(
 ) -> Result<(), RecordError> {
     let unreadable = |why: String| RecordError::Unreadable { task: id.clone(), why };
     let mut after = seq;
+    // Read from its beginning, a log proves itself: each event hangs on the one before.
+    let mut chained = (seq == 0).then(|| chain_root(id));
     loop {
         let page = store.log.read(id, after, PAGE).await.map_err(|error| unreadable(error.to_string()))?;
         let last = page.len() < PAGE as usize;
         for stored in page {
             after = stored.seq;
+            if let Some(hash) = &mut chained {
+                *hash = chain(hash, &stored.bytes);
+                if *hash != stored.hash {
+                    return Err(unreadable(format!(
+                        "event {after} is not the one that was stored: the log was changed"
+                    )));
+                }
+            }
             let decoded = Envelope::decode(&stored.bytes);
             take(decoded.map_err(|error| unreadable(format!("event {after}: {error}")))?)?;
         }

@@ -70,6 +70,9 @@ pub(super) async fn approve(args: ApproveArgs, cx: &mut Context) -> Result<ExitC
     let now: Task = client.get(&format!("/v1/tasks/{}", checked(&args.id)?), &()).await?;
     // Without a change nobody has seen anything yet, so the server is not even asked.
     let Some(head) = now.change.as_ref().map(|change| change.head.clone()) else { return Err(no_change(&now)) };
+    if args.commit.as_ref().is_some_and(|given| given.len() < 7) {
+        return Err(Failure::usage("--commit needs at least seven digits of the commit that you looked at"));
+    }
     if let Some(given) = args.commit.as_ref().filter(|given| !head.as_str().starts_with(given.as_str())) {
         return Err(stale(given, &head));
     }
