@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest, SandboxId};
 use forge::Project;
-use sandbox::{Advice, Sandbox, SandboxError, SnapshotRef, StartSpec, Started, StartedAs};
+use sandbox::{Advice, Root, Sandbox, SandboxError, SnapshotRef, StartSpec, Started, StartedAs};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
@@ -57,6 +57,8 @@ pub(crate) async fn start(
         .start(StartSpec {
             id: id.clone(),
             snapshot,
+            root: Root::Host,
+            door: None,
             limits: settings.limits,
             env: Vec::new(),
             binds: Vec::new(),

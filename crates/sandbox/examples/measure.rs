@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use domain::id::{Digest, SandboxId};
 use sandbox::local::{HAND_WORD, LAUNCHER_WORD, LocalConfig, LocalProvider, Toolchains, launcher_main};
-use sandbox::{Ended, ExecRequest, Limits, Provider, Sandbox, SnapshotRef, StartSpec};
+use sandbox::{Ended, ExecRequest, Limits, Provider, Root, Sandbox, SnapshotRef, StartSpec};
 
 const STARTS: usize = 100;
 const REQUESTS: usize = 300;
@@ -110,6 +110,8 @@ impl Bench {
         let spec = StartSpec {
             id: id(name),
             snapshot: snapshot.clone(),
+            root: Root::Host,
+            door: None,
             limits: Limits::default(),
             env: Vec::new(),
             binds: Vec::new(),

@@ -88,6 +88,8 @@ pub struct Capabilities {
     pub network: bool,
     /// True if a limit on disk space holds.
     pub disk_limit: bool,
+    /// True if Landlock is a second wall around a box's files.
+    pub landlock: bool,
     /// What is lacking, worst first.
     pub problems: Vec<Problem>,
 }
@@ -147,6 +149,20 @@ pub struct ReadOnlyBind {
     pub at: PathBuf,
 }
 
+/// Whose programs a box sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    /// The host's: its system folders and toolchains, read-only, around what the snapshot holds.
+    #[default]
+    Host,
+    /// The snapshot's own: its layers are a whole root file system (a distribution's, or a single
+    /// static program), and nothing of the host is bound but what [`StartSpec::binds`] asks for.
+    /// Folders and files that every box has (`/proc`, `/tmp`, `/etc/hosts`, …) are there where the
+    /// layers lack them.
+    Own,
+}
+
 /// What to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartSpec {
@@ -154,6 +170,12 @@ pub struct StartSpec {
     pub id: SandboxId,
     /// Where it starts from.
     pub snapshot: SnapshotRef,
+    /// Whose programs it sees.
+    pub root: Root,
+    /// The way out: a host folder in which a proxy listens at the unix socket `door.sock` (that the
+    /// box's users may write to). Inside, 127.0.0.1:3128 leads there, and nothing else is seen of
+    /// it; the socket may come later, go and be made anew. Without it there is no way out.
+    pub door: Option<PathBuf>,
     /// Limits; they hold from the start, and change at the next start.
     pub limits: Limits,
     /// Added to the provider's built environment.

@@ -25,7 +25,7 @@ use crate::local::shelf::Shelf;
 use crate::local::skeleton;
 use crate::local::toolchains::Toolchains;
 use crate::port::{
-    Capabilities, Ended, ExecRequest, Isolation, Limits, Problem, Provider, Sandbox, SandboxError, SandboxInfo,
+    Capabilities, Ended, ExecRequest, Isolation, Limits, Problem, Provider, Root, Sandbox, SandboxError, SandboxInfo,
     SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
 };
 
@@ -140,6 +140,8 @@ impl LocalProvider {
         let spec = StartSpec {
             id: id.clone(),
             snapshot: SnapshotRef { layers: Vec::new() },
+            root: Root::Host,
+            door: None,
             limits: Limits::default(),
             env: Vec::new(),
             binds: Vec::new(),
@@ -196,6 +198,7 @@ impl Provider for LocalProvider {
             folder_rename: range,
             network: false,
             disk_limit: false,
+            landlock: false,
             problems,
         }
     }

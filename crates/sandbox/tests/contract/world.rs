@@ -12,7 +12,7 @@ use std::time::Duration;
 use domain::id::{Digest, SandboxId};
 use sandbox::local::{LocalConfig, LocalProvider, Toolchains};
 use sandbox::{
-    ExecOutcome, ExecRequest, Limits, OutputChunk, Provider, ReadOnlyBind, Sandbox, SandboxError, SnapshotRef,
+    ExecOutcome, ExecRequest, Limits, OutputChunk, Provider, ReadOnlyBind, Root, Sandbox, SandboxError, SnapshotRef,
     StartSpec, Started, Stream,
 };
 
@@ -102,6 +102,8 @@ pub fn spec(name: &str, snapshot: &SnapshotRef) -> StartSpec {
     StartSpec {
         id: id(name),
         snapshot: snapshot.clone(),
+        root: Root::Host,
+        door: None,
         limits: Limits::default(),
         env: Vec::new(),
         binds: vec![ReadOnlyBind { from: ATTACK_PROGRAM.into(), at: "/opt/attack".into() }],
