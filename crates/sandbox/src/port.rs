@@ -282,6 +282,18 @@ pub trait Provider: Send + Sync {
     /// [`SandboxError::Gone`] if no box with files has this id.
     async fn snapshot(&self, id: &SandboxId, key: &Digest) -> Result<SnapshotRef, SandboxError>;
 
+    /// The snapshot on which the box's own changes lie, if a box with files has this id.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    async fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError>;
+
+    /// Whether commands run in the box, or what they left running. Without a living box: no.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    async fn busy(&self, id: &SandboxId) -> Result<bool, SandboxError>;
+
     /// All boxes that have files or processes, for the sweeper.
     ///
     /// # Errors

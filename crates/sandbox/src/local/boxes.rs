@@ -332,6 +332,12 @@ impl Boxes {
         Ok(SnapshotRef { layers: settled.layers })
     }
 
+    /// The snapshot on which a box's own changes lie. Files from before the latest boot are none.
+    pub fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError> {
+        let record = self.settled(id)?.filter(|record| record.boot == self.layout.boot());
+        Ok(record.map(|record| SnapshotRef { layers: record.layers }))
+    }
+
     /// What is written down of a box, after a snapshot that was begun is finished. The moves are
     /// u → run/ID/s/root → layers/KEY; each is one rename, and each can be the last before a crash.
     fn settled(&self, id: &SandboxId) -> Result<Option<Record>, SandboxError> {

@@ -22,6 +22,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether it has child processes; for the first process of a box: whether any other lives in the
+    /// box, since what loses its parent becomes a child of the first. Yes where the kernel does not
+    /// tell.
+    pub fn has_children(self) -> bool {
+        let pid = self.pid;
+        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_or(true, |list| !list.trim().is_empty())
+    }
+
     /// The process that has this pid now.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

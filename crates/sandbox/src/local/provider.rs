@@ -268,6 +268,14 @@ impl Provider for LocalProvider {
         self.in_turn(id, move |boxes, id| boxes.snapshot(id, &key)).await
     }
 
+    async fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError> {
+        self.in_turn(id, |boxes, id| boxes.stack(id)).await
+    }
+
+    async fn busy(&self, id: &SandboxId) -> Result<bool, SandboxError> {
+        self.in_turn(id, |boxes, id| Ok(boxes.layout.living(id).is_some_and(|first| first.has_children()))).await
+    }
+
     async fn list(&self) -> Result<Vec<SandboxInfo>, SandboxError> {
         self.blocking(|boxes| {
             let alive = |id: SandboxId| SandboxInfo { alive: boxes.layout.living(&id).is_some(), id };
