@@ -1,4 +1,5 @@
-//! Sandboxes: the port that every provider meets ([`port`]), and the local provider ([`local`]).
+//! Sandboxes: the port that every provider meets ([`port`]), the local provider ([`local`]), and
+//! what boxes start from ([`environment`]).
 //!
 //! A sandbox is the brain's hands: it runs commands and holds files, and nothing of the task's
 //! state lives in it. What a provider cannot do on this machine it says in
@@ -6,6 +7,7 @@
 //! of the box (it has no network at all here), and any reading of the environment or the clock.
 
 pub(crate) mod client;
+pub mod environment;
 pub mod error;
 pub mod local;
 pub mod port;

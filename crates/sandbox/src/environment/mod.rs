@@ -23,6 +23,8 @@ pub mod devcontainer;
 pub mod file;
 pub mod key;
 pub mod recipe;
+#[cfg(test)]
+mod recipe_tests;
 mod render;
 pub mod values;
 

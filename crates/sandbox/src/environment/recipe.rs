@@ -260,19 +260,19 @@ impl Permitted {
         if !path.is_absolute() || !plain {
             return Err(format!("{} must be an absolute path without `..`", path.display()));
         }
-        let listed = self.below.iter().any(|below| path.starts_with(below));
-        // What the server's settings list by itself overrides the built-in list, not the given one.
-        let narrow = |never: &Path| self.below.iter().any(|below| below.starts_with(never) && below != never);
-        let built_in = NEVER.iter().map(Path::new).filter(|never| !(listed && path.starts_with(never) && narrow(never)));
-        let refused = built_in.chain(self.never.iter().map(PathBuf::as_path));
-        if let Some(never) = refused.into_iter().find(|never| path.starts_with(never) || never.starts_with(path)) {
+        let listed = self.below.iter().find(|below| path.starts_with(below));
+        // What the settings list inside of a built-in folder is meant; the given list always holds.
+        let meant = |never: &Path| listed.is_some_and(|listed| listed != never && listed.starts_with(never));
+        let built_in = NEVER.iter().map(Path::new).filter(|never| !meant(never));
+        let mut refused = built_in.chain(self.never.iter().map(PathBuf::as_path));
+        if let Some(never) = refused.find(|never| path.starts_with(never) || never.starts_with(path)) {
             return Err(format!(
                 "{} is or holds {}, where secrets or the host's own state lie; copy what is needed elsewhere",
                 path.display(),
                 never.display()
             ));
         }
-        if listed {
+        if listed.is_some() {
             return Ok(());
         }
         Err(format!("{} is not in the server's list of host paths that environments may use", path.display()))
