@@ -42,7 +42,7 @@ pub(crate) async fn layer(ports: &Ports, project: &Project, commit: &CommitSha) 
     let staging = ports.boxes.stage(&key, &PathBuf::from(WORKSPACE)).await?;
     let checkout = forge::Checkout { branch_name: BRANCH.to_owned(), depth: Some(HISTORY_COMMITS) };
     ports.forge.checkout(project, commit, &staging.content, &checkout).await?;
-    Ok(ports.boxes.prepare(&key, staging).await?)
+    Ok(ports.boxes.prepare(&key, staging, sandbox::Owners::Root).await?)
 }
 
 /// Starts a box, or goes on with the one of this id.

@@ -142,7 +142,7 @@ impl Bench {
             self.once("git_status_host_ms", &format!("git status on the host, {files} files (floor)"), begun);
         }
         let begun = Instant::now();
-        let snapshot = self.provider.prepare(&key, staged).await.unwrap();
+        let snapshot = self.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap();
         self.once(&format!("prepare_{files}_files_ms"), &format!("prepare a layer of {files} files"), begun);
         snapshot
     }

@@ -67,7 +67,7 @@ pub enum SandboxError {
         id: SandboxId,
     },
     /// What was staged may not become a layer.
-    #[error("the staged folder cannot become a layer: {path} is {what}; only files, folders and links can", path = .path.display())]
+    #[error("the staged folder cannot become a layer: {path} is {what}", path = .path.display())]
     BadLayer {
         /// Path inside the staged folder.
         path: PathBuf,

@@ -16,6 +16,6 @@ mod walk;
 pub use error::{Advice, Problem, SandboxError};
 pub use port::{
     Capabilities, CgroupSupport, Ended, Entry, EntryKind, ExecOutcome, ExecRequest, FileBytes, Isolation, Limits,
-    Listing, OutputChunk, OutputSink, Provider, ReadOnlyBind, Root, Sandbox, SandboxInfo, SnapshotRef, Staging, StartSpec,
-    Started, StartedAs, Stream, UidMap,
+    Listing, OutputChunk, OutputSink, Owners, Provider, ReadOnlyBind, Root, Sandbox, SandboxInfo, SnapshotRef, Staging,
+    StartSpec, Started, StartedAs, Stream, UidMap,
 };

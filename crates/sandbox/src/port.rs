@@ -121,6 +121,16 @@ impl Drop for Staging {
     }
 }
 
+/// Whose the files of a staged folder are in the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owners {
+    /// All of them root's.
+    Root,
+    /// Those of the user and group with the number that they have in the staged folder (0 to 65535).
+    /// Where a box has one user only, all of them are that user's.
+    Kept,
+}
+
 /// Limits of one box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -230,12 +240,14 @@ pub trait Provider: Send + Sync {
     async fn stage(&self, key: &Digest, at: &Path) -> Result<Staging, SandboxError>;
 
     /// Makes what was staged the layer `key`. Whole or not at all; a key that exists already is
-    /// left as it is, and the staged folder is dropped. Files that belong to the host's user belong
-    /// to the box's root afterwards; set-user-id bits are lost.
+    /// left as it is, and the staged folder is dropped. `owners` says whose the files are in the box;
+    /// set-user-id and set-group-id bits of files are lost.
     ///
     /// # Errors
-    /// [`SandboxError::BadLayer`] for devices, pipes and sockets.
-    async fn prepare(&self, key: &Digest, staged: Staging) -> Result<SnapshotRef, SandboxError>;
+    /// [`SandboxError::BadLayer`] for devices (an overlay's whiteouts are devices), pipes and
+    /// sockets, for attributes that an overlay takes for its own, and with [`Owners::Kept`] for
+    /// users above 65535.
+    async fn prepare(&self, key: &Digest, staged: Staging, owners: Owners) -> Result<SnapshotRef, SandboxError>;
 
     /// The snapshot of one layer, if it is prepared.
     ///

@@ -17,19 +17,17 @@ use crate::error::StorageContext as _;
 use crate::local::cgroup::{self, Cgroups, Group};
 use crate::local::explain::{Machine, explain};
 use crate::local::inside::{Bind, IdMap, Plan, Report, RootMount};
-use crate::local::layers;
+use crate::local::layers::{self, RANGE};
 use crate::local::layout::{Layout, Record, layer_name};
 use crate::local::provider::{Found, LocalConfig};
 use crate::local::sandbox::LocalSandbox;
 use crate::local::shelf::Shelf;
 use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM};
-use crate::port::{Problem, SandboxError, SnapshotRef, StartSpec, StartedAs};
+use crate::port::{Owners, Problem, SandboxError, SnapshotRef, StartSpec, StartedAs};
 use crate::walk;
 
 /// How long a killed box may take to vanish.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// How many users a box has when it has a range.
-const RANGE: u32 = 65_536;
 
 /// Whose users the boxes' are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,9 +286,9 @@ impl Boxes {
     }
 
     /// Makes what was staged in `holder` the layer `key`, or drops it if there is one.
-    pub fn shelve(&self, holder: &Path, key: &Digest) -> Result<(), SandboxError> {
+    pub fn shelve(&self, holder: &Path, key: &Digest, owners: Owners) -> Result<(), SandboxError> {
         let _held = self.shelf.hold(std::slice::from_ref(key));
-        layers::adopt(&holder.join("root"), self.users.owner())?;
+        layers::adopt_as(&holder.join("root"), self.users.owner(), owners)?;
         self.layout.publish(holder, key)
     }
 

@@ -25,8 +25,8 @@ use crate::local::shelf::Shelf;
 use crate::local::skeleton;
 use crate::local::toolchains::Toolchains;
 use crate::port::{
-    Capabilities, Ended, ExecRequest, Isolation, Limits, Problem, Provider, Root, Sandbox, SandboxError, SandboxInfo,
-    SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
+    Capabilities, Ended, ExecRequest, Isolation, Limits, Owners, Problem, Provider, Root, Sandbox, SandboxError,
+    SandboxInfo, SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
 };
 
 /// How long a box that was asked to stop may take before it is killed.
@@ -214,11 +214,11 @@ impl Provider for LocalProvider {
         .await
     }
 
-    async fn prepare(&self, key: &Digest, staged: Staging) -> Result<SnapshotRef, SandboxError> {
+    async fn prepare(&self, key: &Digest, staged: Staging, owners: Owners) -> Result<SnapshotRef, SandboxError> {
         let key = key.clone();
         self.blocking(move |boxes| {
             let mut staged = staged;
-            boxes.shelve(&staged.holder, &key)?;
+            boxes.shelve(&staged.holder, &key, owners)?;
             staged.taken = true;
             Ok(SnapshotRef { layers: vec![key] })
         })

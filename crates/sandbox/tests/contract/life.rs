@@ -200,7 +200,7 @@ fn a_layer_is_prepared_once_and_never_half() {
         for text in ["first", "second"] {
             let staged = world.provider.stage(&key, Path::new("/workspace")).await.unwrap();
             std::fs::write(staged.content.join("file"), text).unwrap();
-            world.provider.prepare(&key, staged).await.unwrap();
+            world.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap();
         }
         let snapshot = world.provider.prepared(&key).await.unwrap().unwrap();
         let sandbox = world.start(spec("a", &snapshot)).await.sandbox;
@@ -216,7 +216,7 @@ fn a_staged_device_or_pipe_is_refused_and_an_unknown_layer_is_named() {
         let staged = world.provider.stage(&key, Path::new("/workspace")).await.unwrap();
         let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, staged.content.join("p"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let refused = world.provider.prepare(&key, staged).await;
+        let refused = world.provider.prepare(&key, staged, sandbox::Owners::Root).await;
         assert!(matches!(refused, Err(SandboxError::BadLayer { path, .. }) if path == Path::new("workspace/p")));
         let unknown = sandbox::SnapshotRef { layers: vec![key.clone()] };
         let missing = world.provider.start(spec("a", &unknown)).await;

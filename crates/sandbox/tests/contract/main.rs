@@ -5,6 +5,7 @@
 
 mod commands;
 mod files;
+mod layers;
 mod life;
 mod upkeep;
 mod walls;

@@ -71,7 +71,7 @@ fn whoever_prepares_asks_or_starts_between_two_looks_keeps_the_layer() {
         assert!(world.provider.prepared(key).await.unwrap().is_some());
         assert_eq!(retain(world, &[]).await, 0);
         let staged = world.provider.stage(key, Path::new("/workspace")).await.unwrap();
-        world.provider.prepare(key, staged).await.unwrap();
+        world.provider.prepare(key, staged, sandbox::Owners::Root).await.unwrap();
         assert_eq!(retain(world, &[]).await, 0);
         world.start(spec("a", &snapshot)).await;
         world.provider.destroy(&id("a")).await.unwrap();
@@ -178,10 +178,13 @@ fn a_staged_tree_of_five_thousand_folders_becomes_a_layer_or_is_dropped_whole() 
         let refused = world.provider.stage(&key, Path::new("/workspace")).await.unwrap();
         nest(&refused.content, DEPTH);
         rustix::fs::mknodat(CWD, refused.content.join("p"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
-        assert!(matches!(world.provider.prepare(&key, refused).await, Err(SandboxError::BadLayer { .. })));
+        assert!(matches!(
+            world.provider.prepare(&key, refused, sandbox::Owners::Root).await,
+            Err(SandboxError::BadLayer { .. })
+        ));
         let staged = world.provider.stage(&key, Path::new("/workspace")).await.unwrap();
         nest(&staged.content, DEPTH);
-        let snapshot = world.provider.prepare(&key, staged).await.unwrap();
+        let snapshot = world.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap();
         let sandbox = world.start(spec("a", &snapshot)).await.sandbox;
         // `rm` walks by descriptors; with a foreign owner anywhere it could not.
         let ran = world.sh(&sandbox, "rm -r d && ls | wc -l").await;

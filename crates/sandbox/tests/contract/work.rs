@@ -30,7 +30,7 @@ fn git_works_in_a_prepared_repository() {
         for arguments in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "first"]] {
             git(&staged.content, arguments);
         }
-        let snapshot = world.provider.prepare(&key, staged).await.unwrap();
+        let snapshot = world.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap();
         let sandbox = world.start(spec("a", &snapshot)).await.sandbox;
         let ran = world.sh(&sandbox, "git status --porcelain && echo clean").await;
         assert_eq!((ran.text(), ran.err_text()), ("clean\n".into(), String::new()));

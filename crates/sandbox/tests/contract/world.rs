@@ -122,7 +122,7 @@ impl World {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         }
-        self.provider.prepare(&key, staged).await.unwrap()
+        self.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap()
     }
 
     pub async fn start(&self, spec: StartSpec) -> Started {
