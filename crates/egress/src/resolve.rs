@@ -1,0 +1,74 @@
+//! From a host to the addresses that may be dialled: resolved once, all judged, and exactly those
+//! handed on. Nothing is resolved a second time, so a name that changes its mind changes nothing.
+//!
+//! Absent: dialling.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use async_trait::async_trait;
+
+use crate::address::{Reach, reach};
+use crate::denial::Denial;
+use crate::target::{Host, Target};
+
+/// Finds the addresses of names.
+#[async_trait]
+pub trait Resolver: Send + Sync {
+    /// All addresses of a name. **Contract:** called only for names that the list allows.
+    ///
+    /// # Errors
+    /// When the name has none, or could not be looked up; both are told to the box in the same words.
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The resolver of the machine that the door runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        // The final dot keeps search domains out: the name that was matched is the name asked for.
+        let found = tokio::net::lookup_host((format!("{name}."), 0)).await?;
+        Ok(found.map(|address| address.ip()).collect())
+    }
+}
+
+/// Most addresses of a name that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// The addresses of a target, each allowed.
+///
+/// One bad address among good ones refuses the name: it is a sign of an attack, not of a mistake.
+///
+/// # Errors
+/// [`Denial`] for a name without addresses and for an address that is not allowed.
+pub(crate) async fn addresses(
+    resolver: &dyn Resolver,
+    target: &Target,
+    private: bool,
+    never: &[IpAddr],
+) -> Result<Vec<SocketAddr>, Denial> {
+    let host = || target.host.to_string();
+    let found = match &target.host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => resolver.resolve(name).await.map_err(|_| Denial::Unresolved { host: host() })?,
+    };
+    if found.is_empty() {
+        return Err(Denial::Unresolved { host: host() });
+    }
+    for address in &found {
+        let plain = address.to_canonical();
+        if never.iter().any(|never| never.to_canonical() == plain) {
+            return Err(Denial::ForbiddenAddress { host: host(), address: address.to_string() });
+        }
+        match reach(*address) {
+            Reach::Public => {}
+            Reach::Private if private => {}
+            Reach::Private => return Err(Denial::PrivateAddress { host: host(), address: address.to_string() }),
+            Reach::Never => return Err(Denial::ForbiddenAddress { host: host(), address: address.to_string() }),
+        }
+    }
+    Ok(found.into_iter().take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, target.port)).collect())
+}
