@@ -22,10 +22,14 @@
 //!   Processes that a command leaves in the background after an ordinary exit go on running
 //!   (a development server, say); killing the exec id ends them.
 //!
-//! Deliberately absent: threads, an async runtime, any privilege of its own (it lives behind the
-//! same filter and capabilities as what it runs), any network, any configuration file, any secret.
+//! * **The way out is a port on loopback**, if the launcher hands a door over: bytes are carried to
+//!   the proxy outside, and held while it is away ([`door`]).
+//!
+//! Deliberately absent: threads other than the door's, an async runtime, any privilege of its own (it lives behind the
+//! same filter and capabilities as what it runs), any other network, any configuration file, any secret.
 
 mod command;
+pub mod door;
 pub mod entry;
 mod files;
 pub mod frame;

@@ -45,6 +45,14 @@ pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// What this process is called in lists of processes; its program may have been started by another.
+pub fn name_process(name: &std::ffi::CStr) {
+    // SAFETY: the name is a C string; the kernel copies at most 16 bytes of it.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+    }
+}
+
 /// Signals every process that this one may signal, except itself; inside a pid namespace that is
 /// the whole box. Does nothing outside of one, where it would reach other people's processes.
 pub fn signal_box(signal: i32) {

@@ -74,6 +74,12 @@ pub enum SandboxError {
         /// What it is.
         what: &'static str,
     },
+    /// The snapshot's own root file system cannot be used.
+    #[error("the root file system cannot be used: {what}")]
+    BadRoot {
+        /// Why not.
+        what: String,
+    },
     /// The hand refused: no such file, not a regular file, another command under the same id, ….
     #[error(transparent)]
     Refused(#[from] Failure),
@@ -140,6 +146,7 @@ impl SandboxError {
             Self::LayerMissing { .. }
             | Self::OtherSnapshot { .. }
             | Self::BadLayer { .. }
+            | Self::BadRoot { .. }
             | Self::Refused(_)
             | Self::TooLarge { .. }
             | Self::Protocol { .. } => Advice::ChangeRequest,

@@ -300,6 +300,12 @@ pub trait Provider: Send + Sync {
     /// If it cannot be found out.
     async fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError>;
 
+    /// Whether the box has changes of its own on its snapshot, but for what lies in `/tmp` and `/run`.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    async fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError>;
+
     /// Whether commands run in the box, or what they left running. Without a living box: no.
     ///
     /// # Errors

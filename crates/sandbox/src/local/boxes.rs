@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -16,14 +16,16 @@ use domain::id::{Digest, SandboxId};
 use crate::error::StorageContext as _;
 use crate::local::cgroup::{self, Cgroups, Group};
 use crate::local::explain::{Machine, explain};
-use crate::local::inside::{Bind, IdMap, Plan, Report, RootMount};
+use crate::local::inside::{Bind, HandProgram, IdMap, Plan, Report, RootMount};
 use crate::local::layers::{self, RANGE};
 use crate::local::layout::{Layout, Record, layer_name};
+use crate::local::pack::Pack;
 use crate::local::provider::{Found, LocalConfig};
 use crate::local::sandbox::LocalSandbox;
 use crate::local::shelf::Shelf;
-use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM};
-use crate::port::{Owners, Problem, SandboxError, SnapshotRef, StartSpec, StartedAs};
+use crate::local::skeleton::{HOST_HOME, OWN_HOME, Skeletons};
+use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM, Toolchain};
+use crate::port::{Owners, Problem, Root, SandboxError, SnapshotRef, StartSpec, StartedAs};
 use crate::walk;
 
 /// How long a killed box may take to vanish.
@@ -83,7 +85,8 @@ pub struct Boxes {
     pub shelf: Shelf,
     pub machine: Machine,
     pub users: Users,
-    pub skeleton: Digest,
+    pub skeletons: Skeletons,
+    pub pack: Pack,
     pub label: String,
     pub cgroups: Cgroups,
     pub config: LocalConfig,
@@ -174,12 +177,17 @@ impl Boxes {
 
     fn plan(&self, spec: &StartSpec, groups: Vec<Group>) -> Plan {
         let lower = |layer: &Digest| Path::new("../../layers").join(layer_name(layer)).join("root");
-        let lowers = spec.snapshot.layers.iter().rev().chain([&self.skeleton]).map(lower).collect();
+        let lowers = spec.snapshot.layers.iter().rev().chain([self.skeletons.of(spec.root)]).map(lower).collect();
         let system = SYSTEM.iter().map(Path::new).filter(|path| path.is_dir() && !path.is_symlink());
         let system = system.map(|path| Bind { from: path.to_owned(), at: path.to_owned(), make: false });
         let toolchains = self.config.toolchains.list.iter();
         let toolchains = toolchains.map(|t| Bind { from: t.from.clone(), at: t.at.clone(), make: false });
+        let of_host: Vec<Bind> = match spec.root {
+            Root::Host => system.chain(toolchains).collect(),
+            Root::Own => Vec::new(),
+        };
         let extra = spec.binds.iter().map(|b| Bind { from: b.from.clone(), at: b.at.clone(), make: true });
+        let binds = of_host.into_iter().chain(extra).collect();
         Plan {
             parent: i32::try_from(std::process::id()).unwrap_or(0),
             run: self.layout.run(&spec.id),
@@ -189,9 +197,14 @@ impl Boxes {
                 classic: self.config.classic_mounts || self.machine.version() < (6, 8),
             },
             ids: self.users.map(),
-            binds: system.chain(toolchains).chain(extra).collect(),
-            hand: self.config.hand.first().map(PathBuf::from).unwrap_or_default(),
-            hand_args: self.config.hand.iter().skip(1).cloned().collect(),
+            binds,
+            hand: HandProgram {
+                pack: lower(&self.pack.key),
+                dynamic: self.pack.dynamic,
+                args: self.config.hand.iter().skip(1).cloned().collect(),
+            },
+            own_root: spec.root == Root::Own,
+            door: spec.door.clone(),
             workdir: spec.workdir.clone(),
             env: self.environment(spec),
             groups,
@@ -203,14 +216,19 @@ impl Boxes {
 
     /// The whole environment of a box; nothing in it comes from this program's own.
     fn environment(&self, spec: &StartSpec) -> Vec<(String, String)> {
-        let toolchains = &self.config.toolchains.list;
-        let mut path: Vec<String> = ["/home/agent/.cargo/bin", "/home/agent/.local/bin"].map(str::to_owned).to_vec();
+        let toolchains: &[Toolchain] = match spec.root {
+            Root::Host => &self.config.toolchains.list,
+            Root::Own => &[],
+        };
+        let mut path: Vec<String> = Vec::new();
+        if spec.root == Root::Host {
+            path.extend(["/home/agent/.cargo/bin", "/home/agent/.local/bin"].map(str::to_owned));
+        }
         path.extend(toolchains.iter().flat_map(|t| &t.path_dirs).map(|dir| dir.to_string_lossy().into_owned()));
         path.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(str::to_owned));
         let path = path.join(":");
-        let fixed = [
+        let mut fixed = vec![
             ("PATH", path.as_str()),
-            ("HOME", "/home/agent"),
             ("USER", "root"),
             ("LOGNAME", "root"),
             ("SHELL", "/bin/sh"),
@@ -219,9 +237,12 @@ impl Boxes {
             // A git that was built with another prefix looks elsewhere for the system's settings.
             ("GIT_CONFIG_SYSTEM", "/etc/gitconfig"),
             ("GIT_TERMINAL_PROMPT", "0"),
-            ("CARGO_HOME", BOX_CARGO_HOME),
             ("CARGO_NET_OFFLINE", "true"),
         ];
+        match spec.root {
+            Root::Host => fixed.extend([("HOME", HOST_HOME), ("CARGO_HOME", BOX_CARGO_HOME)]),
+            Root::Own => fixed.push(("HOME", OWN_HOME)),
+        }
         let mut all: Vec<(String, String)> =
             fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         all.extend(toolchains.iter().flat_map(|t| t.env.clone()));
@@ -300,7 +321,8 @@ impl Boxes {
 
     /// Removes layers that nobody needs; gives how many.
     pub fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
-        let taken = self.shelf.clear(&self.layout, keep.iter().chain([&self.skeleton]))?;
+        let own = [&self.skeletons.host, &self.skeletons.own, &self.pack.key];
+        let taken = self.shelf.clear(&self.layout, keep.iter().chain(own))?;
         for away in &taken {
             if let Err(error) = walk::remove(away) {
                 tracing::warn!(%error, folder = %away.display(), "left for the next sweep");
@@ -334,6 +356,19 @@ impl Boxes {
     pub fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError> {
         let record = self.settled(id)?.filter(|record| record.boot == self.layout.boot());
         Ok(record.map(|record| SnapshotRef { layers: record.layers }))
+    }
+
+    /// Whether a box has changes of its own. The hand keeps output in `/tmp`, and a start makes mount
+    /// points, so these alone are no change.
+    pub fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError> {
+        let upper = self.layout.run(id).join("u");
+        let entries = match fs::read_dir(&upper) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error).doing("read", &upper),
+        };
+        let passing = ["tmp", "run", "proc", "dev", "sys", ".chargehand"];
+        Ok(entries.flatten().any(|entry| !passing.iter().any(|name| entry.file_name() == *name)))
     }
 
     /// What is written down of a box, after a snapshot that was begun is finished. The moves are

@@ -50,6 +50,7 @@ impl Machine {
 pub fn explain(failed: Failed, machine: &Machine) -> SandboxError {
     match problem(&failed, machine) {
         Some(problem) => SandboxError::Unsupported(problem),
+        None if failed.step == Step::Root => SandboxError::BadRoot { what: failed.detail },
         None => SandboxError::Start { step: failed.step.to_string(), detail: failed.detail },
     }
 }
@@ -63,6 +64,11 @@ fn problem(failed: &Failed, machine: &Machine) -> Option<Problem> {
             Some(namespaces(failed, machine))
         }
         Step::Overlay => Some(overlay(failed, machine)),
+        Step::Hand if denied => Some(fatal(
+            "no program can be started from the data folder",
+            format!("{}; its filesystem may be mounted `noexec`", failed.detail),
+            "Put the data folder on a filesystem that is mounted without `noexec`.",
+        )),
         Step::Proc if denied => Some(fatal(
             "a sandbox cannot have its own /proc",
             format!("{}; parts of the outer /proc are masked, as container engines do", failed.detail),
@@ -76,6 +82,7 @@ fn problem(failed: &Failed, machine: &Machine) -> Option<Problem> {
         | Step::Bind
         | Step::Dev
         | Step::Pivot
+        | Step::Root
         | Step::Loopback
         | Step::Confine
         | Step::Hand => None,

@@ -15,6 +15,7 @@ mod host_file;
 mod inside;
 mod layers;
 mod layout;
+mod pack;
 mod process;
 mod provider;
 mod sandbox;

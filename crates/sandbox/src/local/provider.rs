@@ -20,6 +20,7 @@ use crate::local::boxes::{Boxes, Users};
 use crate::local::cgroup::Cgroups;
 use crate::local::explain::Machine;
 use crate::local::layout::Layout;
+use crate::local::pack;
 use crate::local::sandbox::LocalSandbox;
 use crate::local::shelf::Shelf;
 use crate::local::skeleton;
@@ -80,11 +81,13 @@ impl LocalProvider {
         let layout = Layout::open(&config.data_dir)?;
         let machine = Machine::look();
         let users = Users::detect(config.uid_range_start);
-        let skeleton = skeleton::ensure(&layout, &config.toolchains, users.owner())?;
+        let skeletons = skeleton::ensure(&layout, &config.toolchains, users.owner())?;
+        let program = config.hand.first().map(PathBuf::from).unwrap_or_default();
+        let pack = pack::ensure(&layout, &program)?;
         let label = Digest::of(layout.root().as_os_str().as_encoded_bytes());
         let label = format!("chargehand-{}", label.as_str().get(..8).unwrap_or_default());
         let cgroups = Cgroups::detect(&label);
-        let boxes = Boxes { layout, shelf: Shelf::default(), machine, users, skeleton, label, cgroups, config };
+        let boxes = Boxes { layout, shelf: Shelf::default(), machine, users, skeletons, pack, label, cgroups, config };
         Ok(Self { boxes: Arc::new(boxes), turns: Mutex::default(), probes: AtomicU64::new(0) })
     }
 
@@ -270,6 +273,10 @@ impl Provider for LocalProvider {
 
     async fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError> {
         self.in_turn(id, |boxes, id| boxes.stack(id)).await
+    }
+
+    async fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError> {
+        self.in_turn(id, |boxes, id| boxes.changed(id)).await
     }
 
     async fn busy(&self, id: &SandboxId) -> Result<bool, SandboxError> {

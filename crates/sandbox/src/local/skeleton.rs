@@ -1,6 +1,7 @@
 //! The lowest layer of every box: `/etc` as the platform writes it, an empty home, mount points.
 //!
-//! Small system files that programs need (the linker's cache, alternatives, certificates) are
+//! There are two. Under a box with a root of its own lie only the files and mount points that every
+//! box has, seen where the root lacks them. For one with the host's programs, small system files that programs need (the linker's cache, alternatives, certificates) are
 //! copied from the host, and only those that everybody may read; so a box's `/etc` is its own and a
 //! start mounts less. The layer is named by its content and made again when the host's change.
 //! Absent: the host's users, hosts, resolver and every other file of its `/etc`.
@@ -16,7 +17,7 @@ use crate::error::StorageContext as _;
 use crate::local::layers;
 use crate::local::layout::Layout;
 use crate::local::toolchains::{SYSTEM, Toolchains};
-use crate::port::SandboxError;
+use crate::port::{Root, SandboxError};
 
 /// Copied from the host's `/etc` where they are there; folders whole.
 const COPIED: [&str; 22] = [
@@ -49,26 +50,15 @@ const COPIED_PREFIXES: [&str; 4] = ["java-", "python3", "php", "maven"];
 const COPIED_BYTES: u64 = 4 << 20;
 
 /// Folders that every box has.
-const FOLDERS: [&str; 15] = [
-    "dev",
-    "etc",
-    "home/agent/.cache",
-    "home/agent/.config",
-    "mnt",
-    "opt/toolchains",
-    "proc",
-    "root",
-    "run",
-    "srv",
-    "tmp",
-    "var/cache",
-    "var/lib",
-    "var/tmp",
-    "workspace",
-];
+const FOLDERS: [&str; 9] = ["dev", "etc", "mnt", "proc", "root", "run", "tmp", "var/tmp", "workspace"];
+/// Folders of a box with the host's programs.
+const HOST_FOLDERS: [&str; 6] =
+    ["home/agent/.cache", "home/agent/.config", "opt/toolchains", "srv", "var/cache", "var/lib"];
 
-const PASSWD: &str =
-    "root:x:0:0:root:/home/agent:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n";
+/// Where root lives in a box with the host's programs.
+pub const HOST_HOME: &str = "/home/agent";
+/// Where root lives in a box with a root of its own.
+pub const OWN_HOME: &str = "/root";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const HOSTS: &str = "127.0.0.1 localhost box\n::1 localhost box\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files\nprotocols: files\nservices: files\n";
@@ -86,16 +76,39 @@ enum Item {
     Link(PathBuf),
 }
 
-/// Makes the layer if it is not there; gives its key.
-pub fn ensure(layout: &Layout, toolchains: &Toolchains, owner: Option<u32>) -> Result<Digest, SandboxError> {
-    let items = plan(toolchains);
-    let key = digest(&items, owner);
+/// The lowest layers.
+#[derive(Debug, Clone)]
+pub struct Skeletons {
+    /// Under a box with the host's programs.
+    pub host: Digest,
+    /// Under a box with a root of its own.
+    pub own: Digest,
+}
+
+impl Skeletons {
+    /// The one for a box.
+    pub const fn of(&self, root: Root) -> &Digest {
+        match root {
+            Root::Host => &self.host,
+            Root::Own => &self.own,
+        }
+    }
+}
+
+/// Makes the layers if they are not there.
+pub fn ensure(layout: &Layout, toolchains: &Toolchains, owner: Option<u32>) -> Result<Skeletons, SandboxError> {
+    let host = ensure_layer(layout, &host_plan(toolchains), owner)?;
+    Ok(Skeletons { host, own: ensure_layer(layout, &plan(OWN_HOME), owner)? })
+}
+
+fn ensure_layer(layout: &Layout, items: &BTreeMap<PathBuf, Item>, owner: Option<u32>) -> Result<Digest, SandboxError> {
+    let key = digest(items, owner);
     if layout.layer(&key).exists() {
         return Ok(key);
     }
     let holder = layout.new_holder()?;
     let root = holder.join("root");
-    for (path, item) in &items {
+    for (path, item) in items {
         let target = root.join(path);
         match item {
             Item::Folder(mode) => {
@@ -114,14 +127,40 @@ pub fn ensure(layout: &Layout, toolchains: &Toolchains, owner: Option<u32>) -> R
     Ok(key)
 }
 
-/// Everything in the layer; parents sort before what is in them.
-fn plan(toolchains: &Toolchains) -> BTreeMap<PathBuf, Item> {
+/// What every box has; parents sort before what is in them.
+fn plan(home: &str) -> BTreeMap<PathBuf, Item> {
     let mut items = BTreeMap::new();
     for folder in FOLDERS {
         add_folder(&mut items, Path::new(folder));
     }
     for open in ["tmp", "var/tmp"] {
         items.insert(open.into(), Item::Folder(0o1777));
+    }
+    let passwd =
+        format!("root:x:0:0:root:{home}:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    let written = [
+        ("passwd", passwd.as_str()),
+        ("group", GROUP),
+        ("hosts", HOSTS),
+        ("hostname", "box\n"),
+        ("resolv.conf", ""),
+        ("nsswitch.conf", NSSWITCH),
+        ("gitconfig", GITCONFIG),
+        ("shells", "/bin/sh\n/bin/bash\n"),
+        ("machine-id", ""),
+    ];
+    for (name, text) in written {
+        items.insert(Path::new("etc").join(name), Item::File(text.into()));
+    }
+    items.insert("etc/mtab".into(), Item::Link("/proc/mounts".into()));
+    items
+}
+
+/// The same with what programs of the host need.
+fn host_plan(toolchains: &Toolchains) -> BTreeMap<PathBuf, Item> {
+    let mut items = plan(HOST_HOME);
+    for folder in HOST_FOLDERS {
+        add_folder(&mut items, Path::new(folder));
     }
     for system in SYSTEM {
         let inside = Path::new(system.trim_start_matches('/')).to_owned();
@@ -144,27 +183,8 @@ fn plan(toolchains: &Toolchains) -> BTreeMap<PathBuf, Item> {
     for name in names {
         copy(&mut items, &Path::new("etc").join(name));
     }
-    let written = [
-        ("passwd", PASSWD),
-        ("group", GROUP),
-        ("hosts", HOSTS),
-        ("hostname", "box\n"),
-        ("resolv.conf", ""),
-        ("nsswitch.conf", NSSWITCH),
-        ("gitconfig", GITCONFIG),
-        ("shells", "/bin/sh\n/bin/bash\n"),
-        ("machine-id", ""),
-    ];
-    for (name, text) in written {
-        items.insert(Path::new("etc").join(name), Item::File(text.into()));
-    }
-    items.insert("etc/mtab".into(), Item::Link("/proc/mounts".into()));
-    items.insert(HAND_AT.into(), Item::File(Vec::new()));
     items
 }
-
-/// Where the hand's program is bound, without the leading slash.
-pub const HAND_AT: &str = ".hand";
 
 fn add_folder(items: &mut BTreeMap<PathBuf, Item>, path: &Path) {
     for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
@@ -197,7 +217,7 @@ fn copy(items: &mut BTreeMap<PathBuf, Item>, path: &Path) {
 
 fn digest(items: &BTreeMap<PathBuf, Item>, owner: Option<u32>) -> Digest {
     use std::os::unix::ffi::OsStrExt as _;
-    let mut bytes = format!("skeleton 1, owner {owner:?}\n").into_bytes();
+    let mut bytes = format!("skeleton 2, owner {owner:?}\n").into_bytes();
     for (path, item) in items {
         bytes.extend_from_slice(path.as_os_str().as_bytes());
         match item {

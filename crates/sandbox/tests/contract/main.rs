@@ -7,6 +7,7 @@ mod commands;
 mod files;
 mod layers;
 mod life;
+mod roots;
 mod upkeep;
 mod walls;
 mod work;

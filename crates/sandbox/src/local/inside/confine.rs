@@ -34,7 +34,7 @@ pub fn namespaces() -> Result<(), Failed> {
 }
 
 /// Takes on the box's limits and gives up everything that it need not have.
-pub fn confine(plan: &Plan, listener: &OwnedFd) -> Result<(), Failed> {
+pub fn confine(plan: &Plan, kept: &[&OwnedFd]) -> Result<(), Failed> {
     // The launcher may be a session leader of a terminal's session; the box has no terminal.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -44,7 +44,9 @@ pub fn confine(plan: &Plan, listener: &OwnedFd) -> Result<(), Failed> {
     limit(Resource::Core, 0)?;
     sys::reset_signals();
     sys::close_on_exec_from(3).at(Step::Confine, || "closing descriptors".into())?;
-    sys::keep_on_exec(listener).at(Step::Confine, || "keeping the socket".into())?;
+    for fd in kept {
+        sys::keep_on_exec(fd).at(Step::Confine, || "keeping a descriptor".into())?;
+    }
     for number in 0..CAPABILITIES {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if !KEPT.contains(capability) && rustix::thread::remove_capability_from_bounding_set(capability).is_err() {

@@ -3,9 +3,10 @@
 //! Absent: what each step does (see the neighbours).
 #![expect(clippy::disallowed_methods, reason = "replaces itself by the hand, the one program it starts")]
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -13,11 +14,11 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
 
-use super::plan::{AtStep as _, Bind, Failed, Plan, Report, Step};
+use super::plan::{AtStep as _, Bind, Failed, HandProgram, Plan, Report, Step};
 use super::sys::Side;
-use super::{confine, mounts, sys};
+use super::{confine, mounts, root, sys};
+use crate::local::pack::{LOADER, PROGRAM};
 use crate::local::process::Identity;
-use crate::local::skeleton::HAND_AT;
 
 /// Runs the launcher: reads a plan from standard input, reports on standard output. Gives the exit
 /// code. Has to be called before the program has started a thread.
@@ -50,7 +51,16 @@ struct Prepared {
     listener: OwnedFd,
     /// The root, if it was mounted by the host.
     root: Option<OwnedFd>,
+    host: Option<HostViews>,
+}
+
+/// Read-only views of host folders, opened while the host's tree is in sight.
+struct HostViews {
     binds: Vec<(Bind, OwnedFd)>,
+    /// Handed over to the hand, attached nowhere.
+    pack: OwnedFd,
+    /// Likewise.
+    door: Option<OwnedFd>,
 }
 
 fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
@@ -59,14 +69,14 @@ fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
     let _ = fs::remove_file("hand.sock");
     let listener = UnixListener::bind("hand.sock").at(Step::Socket, || "binding the hand's socket".into())?;
     join_groups(plan)?;
-    let mut prepared = Prepared { listener: listener.into(), root: None, binds: Vec::new() };
+    let mut prepared = Prepared { listener: listener.into(), root: None, host: None };
     if plan.root.by_host {
         if plan.root.classic {
             // The classic call mounts at a place; nobody else is to see it there.
             private_mounts()?;
         }
         prepared.root = Some(mounts::overlay(&plan.lowers, plan.root)?);
-        prepared.binds = open_binds(plan)?;
+        prepared.host = Some(open_views(plan)?);
     }
     let (waits, go) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::Namespaces, || "making a pipe".into())?;
@@ -145,14 +155,11 @@ fn join_groups(plan: &Plan) -> Result<(), Failed> {
     Ok(())
 }
 
-fn open_binds(plan: &Plan) -> Result<Vec<(Bind, OwnedFd)>, Failed> {
-    let hand = Bind { from: plan.hand.clone(), at: Path::new("/").join(HAND_AT), make: false };
-    plan.binds
-        .iter()
-        .cloned()
-        .chain([hand])
-        .map(|bind| mounts::read_only(&bind.from).map(|view| (bind, view)))
-        .collect()
+fn open_views(plan: &Plan) -> Result<HostViews, Failed> {
+    let binds = plan.binds.iter().cloned();
+    let binds = binds.map(|bind| mounts::read_only(&bind.from).map(|view| (bind, view))).collect::<Result<_, _>>()?;
+    let door = plan.door.as_deref().map(mounts::read_only).transpose()?;
+    Ok(HostViews { binds, pack: mounts::read_only(&plan.hand.pack)?, door })
 }
 
 fn write_maps(plan: &Plan, pid: i32) -> Result<(), Failed> {
@@ -184,9 +191,9 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
         std::process::exit(1);
     }
     mounts::make_private()?;
-    let (root, binds) = match prepared.root {
-        Some(root) => (root, prepared.binds),
-        None => (mounts::overlay(&plan.lowers, plan.root)?, open_binds(plan)?),
+    let (root, host) = match (prepared.root, prepared.host) {
+        (Some(root), Some(host)) => (root, host),
+        _ => (mounts::overlay(&plan.lowers, plan.root)?, open_views(plan)?),
     };
     mounts::attach(&root, "m".as_ref(), Step::Overlay)?;
     std::env::set_current_dir("m").at(Step::Overlay, || "entering the overlay".into())?;
@@ -194,25 +201,47 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
     let from_host = mounts::from_host()?;
     mounts::pivot()?;
     mounts::proc_and_dev(&from_host)?;
-    mounts::attach_binds(&binds)?;
-    drop((from_host, binds));
+    mounts::attach_binds(&host.binds)?;
+    drop((from_host, host.binds));
+    if plan.own_root {
+        root::runs_here()?;
+    }
     confine::namespaces()?;
     mounts::mask()?;
     sys::loopback_up().at(Step::Loopback, || "bringing the loopback interface up".into())?;
-    confine::confine(plan, &prepared.listener)?;
-    let mut hand = Command::new(Path::new("/").join(HAND_AT));
-    hand.args(&plan.hand_args)
-        .arg("--listen-fd")
-        .arg(std::os::fd::AsRawFd::as_raw_fd(&prepared.listener).to_string())
-        .arg("--home")
+    let doing = || format!("entering {}", plan.workdir.display());
+    fs::create_dir_all(&plan.workdir).at(Step::Root, doing)?;
+    std::env::set_current_dir(&plan.workdir).at(Step::Root, doing)?;
+    let kept: Vec<&OwnedFd> = [&prepared.listener, &host.pack].into_iter().chain(&host.door).collect();
+    confine::confine(plan, &kept)?;
+    let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
+    let mut hand = hand_in(&plan.hand, &host.pack);
+    hand.args(["--listen-fd", &number(&prepared.listener), "--pack-fd", &number(&host.pack)]);
+    if let Some(door) = &host.door {
+        hand.args(["--door-fd", &number(door)]);
+    }
+    hand.arg("--home")
         .arg(&plan.workdir)
         .env_clear()
         .envs(plan.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(&plan.workdir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    Err(hand.exec()).at(Step::Hand, || format!("starting the hand in {}", plan.workdir.display()))
+    Err(hand.exec()).at(Step::Hand, || "starting the hand".into())
+}
+
+/// The command that runs the hand out of its pack, which is attached nowhere.
+fn hand_in(program: &HandProgram, pack: &OwnedFd) -> Command {
+    let pack = Path::new("/proc/self/fd").join(pack.as_raw_fd().to_string());
+    let mut words: Vec<OsString> = Vec::new();
+    if program.dynamic {
+        words.extend([pack.join(LOADER).into(), "--library-path".into(), pack.clone().into()]);
+    }
+    words.push(pack.join(PROGRAM).into());
+    words.extend(program.args.iter().cloned());
+    let mut command = Command::new(words.first().unwrap_or(&OsString::new()));
+    command.args(words.iter().skip(1));
+    command
 }
 
 /// From the host's user to the box's root.

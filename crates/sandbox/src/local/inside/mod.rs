@@ -7,19 +7,20 @@
 //! ```text
 //! launcher (host)    socket, groups, mounts that need the host's rights → clone → id maps, pid file
 //!   └ child (new user, mount, pid, net, ipc, uts and cgroup namespaces)
-//!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, filter → the hand
+//!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, walls → the hand
 //! ```
 //!
 //! The launcher dies with the control plane that started it. If that is before the pid file is
-//! written, the child reads the end of its pipe and exits: no box exists that is not written down. Absent: decisions (the plan holds them all) and
-//! threads.
+//! written, the child reads the end of its pipe and exits: no box exists that is not written down. Absent:
+//! decisions (the plan holds them all) and threads.
 
 mod confine;
 mod filter;
 mod launch;
 mod mounts;
 mod plan;
+mod root;
 mod sys;
 
 pub use launch::launcher_main;
-pub use plan::{Bind, Failed, IdMap, Plan, Report, RootMount, Step};
+pub use plan::{Bind, Failed, HandProgram, IdMap, Plan, Report, RootMount, Step};

@@ -23,11 +23,12 @@ pub struct Plan {
     pub ids: IdMap,
     /// Host paths that are bound read-only.
     pub binds: Vec<Bind>,
-    /// The hand's program on the host.
-    pub hand: PathBuf,
-    /// Its arguments before those of the launcher.
-    #[serde(with = "hand::wire::os_list")]
-    pub hand_args: Vec<OsString>,
+    /// The hand's program.
+    pub hand: HandProgram,
+    /// True if the box's root is not the host's, and may be of another kind of machine.
+    pub own_root: bool,
+    /// The host folder in which the box's way out listens.
+    pub door: Option<PathBuf>,
     /// Working folder of commands.
     pub workdir: PathBuf,
     /// The whole environment of the box.
@@ -40,6 +41,18 @@ pub struct Plan {
     pub open_files: u32,
     /// This boot, for the pid file.
     pub boot: String,
+}
+
+/// What to start as the box's first process; see [`crate::local::pack`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandProgram {
+    /// The folder of the pack.
+    pub pack: PathBuf,
+    /// Whether it is started by its loader.
+    pub dynamic: bool,
+    /// Its arguments before those of the launcher.
+    #[serde(with = "hand::wire::os_list")]
+    pub args: Vec<OsString>,
 }
 
 /// How the overlay comes about.
@@ -124,6 +137,8 @@ pub enum Step {
     Dev,
     /// Changing the root.
     Pivot,
+    /// Looking at what the root is.
+    Root,
     /// Loopback.
     Loopback,
     /// Resource limits, capabilities, filter.
@@ -146,6 +161,7 @@ impl std::fmt::Display for Step {
             Self::Proc => "proc",
             Self::Dev => "dev",
             Self::Pivot => "pivot",
+            Self::Root => "root",
             Self::Loopback => "loopback",
             Self::Confine => "confine",
             Self::Hand => "hand",
