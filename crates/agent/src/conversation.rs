@@ -88,6 +88,8 @@ pub struct Conversation {
     /// What people said, in all attempts.
     said: Vec<String>,
     first: String,
+    /// For a fork: the other task's conversation, with which each attempt begins.
+    shared: Option<Box<Conversation>>,
     open: BTreeMap<EffectId, Effect>,
 }
 
@@ -139,8 +141,15 @@ impl Conversation {
             sent: 0,
             said: Vec::new(),
             first,
+            shared: None,
             open: BTreeMap::new(),
         }
+    }
+
+    /// A conversation that begins with what another task's had come to, in every attempt.
+    #[must_use]
+    pub fn forked(shared: Self) -> Self {
+        Self { shared: Some(Box::new(shared)), ..Self::new(String::new()) }
     }
 
     /// Folds one event. Events that are no business of an agent's only move `seq`.
@@ -178,11 +187,20 @@ impl Conversation {
         let unsent = if self.attempt == 0 {
             unsent
         } else {
-            let lost = "An earlier attempt was lost together with its sandbox. You start again from the base commit; what people said before follows.";
+            let lost = "An earlier attempt was lost together with its sandbox. You start again from the beginning; what people said before follows.";
             std::iter::once(labelled(MessageSource::Platform, lost)).chain(said.iter().cloned()).collect()
         };
-        let messages = vec![Message::user(first.clone())];
-        *self = Self { attempt, spent, unsent, said, messages, ..Self::new(first) };
+        let fresh = match self.shared.take() {
+            None => Self { messages: vec![Message::user(first.clone())], ..Self::new(first) },
+            Some(shared) => {
+                let earlier = Self { spent: Spent::default(), end: None, failures: None, ..(*shared).clone() };
+                let unsent = earlier.unsent.iter().cloned().chain(unsent).collect();
+                let kept = Self { attempt, spent, unsent, said, shared: Some(shared), ..earlier };
+                *self = kept;
+                return;
+            }
+        };
+        *self = Self { attempt, spent, unsent, said, ..fresh };
     }
 
     fn started(&mut self, id: &EffectId, effect: &Effect) {

@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource, TokenUsage};
-use domain::id::{Digest, EffectId};
+use domain::id::{Digest, EffectId, SandboxId};
 use domain::task::{AgentEnd, OutcomeReason};
 use futures_util::StreamExt as _;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use jiff::{SignedDuration, Timestamp};
 use model::{Answer, EventStream, ModelError, Provider, Request, StreamEvent};
 use sandbox::{Advice, Sandbox, SandboxError};
@@ -35,8 +35,8 @@ pub struct Native<'a> {
     pub provider: &'a dyn Provider,
     /// What holds for the whole conversation.
     pub rules: Rules,
-    /// The first message to the model.
-    pub first_message: String,
+    /// The conversation before any event of this task.
+    pub beginning: Conversation,
 }
 
 /// Runs the agent until it ends or waits.
@@ -44,13 +44,18 @@ pub struct Native<'a> {
 /// # Errors
 /// [`JournalError`], after which nothing more may be done for this task.
 pub async fn drive(native: &Native<'_>) -> Result<(), JournalError> {
-    let mut conversation = Conversation::new(native.first_message.clone());
+    let mut conversation = native.beginning.clone();
     loop {
         for envelope in native.journal.events_after(conversation.seq).await? {
             conversation.apply(&envelope).map_err(|error| JournalError::Failed(error.to_string()))?;
         }
         match next(&conversation, &native.rules, native.journal.now()) {
-            Next::CallModel { turn, request } => call_model(native, conversation.attempt, turn, &request).await?,
+            Next::CallModel { turn, request } => {
+                // The model reads while the files are put away.
+                let asked = call_model(native, conversation.attempt, turn, &request);
+                let (asked, kept) = join(asked, keep_files(native, &conversation)).await;
+                asked.and(kept)?;
+            }
             Next::RunTool(call) => {
                 if run_call(native, &conversation, &call).await? == BoxAfter::Lost {
                     return Ok(());
@@ -84,6 +89,37 @@ async fn call_model(native: &Native<'_>, attempt: u32, turn: u32, request: &Requ
         Err(error) => failed(&error),
     };
     native.journal.end(&id, result).await
+}
+
+/// Keeps the files after a turn that changed some, so that the work can be taken up from there.
+async fn keep_files(native: &Native<'_>, conversation: &Conversation) -> Result<(), JournalError> {
+    let (attempt, turn) = (conversation.attempt, conversation.turn);
+    if turn == 0 || !native.hands.can_keep().await {
+        return Ok(());
+    }
+    let Ok(hands) = native.hands.ready().await else { return Ok(()) };
+    let sandbox = hands.id().clone();
+    let key = snapshot_key(&sandbox, turn);
+    let id = native.journal.start(Effect::Snapshot { sandbox, attempt, turn }).await?;
+    let begun = native.journal.now();
+    let result = match native.hands.keep(&key).await {
+        Ok(layers) => EffectResult::SnapshotTaken { layers, duration_ms: elapsed_ms(native, begun) },
+        // The next call finds out whether the box is still of use; a step less to go back to is no
+        // reason to end the work.
+        Err(error) => EffectResult::Failed {
+            class: FailureClass::Unknown,
+            source: FailureSource::Infra,
+            message: error.to_string(),
+            retry_after_ms: None,
+        },
+    };
+    native.journal.end(&id, result).await
+}
+
+/// The name of the files of a sandbox after a turn.
+#[must_use]
+pub fn snapshot_key(sandbox: &SandboxId, turn: u32) -> Digest {
+    Digest::of(format!("files/1\n{sandbox}\n{turn}").as_bytes())
 }
 
 async fn stream(native: &Native<'_>, turn: u32, request: &Request) -> Result<Answer, ModelError> {
@@ -246,16 +282,12 @@ async fn revived(native: &Native<'_>, error: &SandboxError) -> Result<Returned, 
         Advice::ChangeRequest | Advice::FixMachine => return Err(format!("the sandbox failed: {error}")),
     }
     match native.hands.revive().await {
-        Ok(true) => Ok(Returned::error(
-            "The sandbox died while this ran. It was started again with the files as they are on disk; running processes are gone. Look before you repeat anything.",
-        )),
-        Ok(false) => Ok(Returned::error(FILES_LOST)),
+        Ok(found) => Ok(Returned::error(&found.told().unwrap_or_else(|| DIED.to_owned()))),
         Err(again) => Err(format!("the sandbox failed: {again}")),
     }
 }
 
-/// What the model is told when everything that it did is gone.
-pub const FILES_LOST: &str = "The machine went down and the files of the sandbox are gone: it starts again from the base commit, and all earlier changes are lost. Do them again.";
+const DIED: &str = "The sandbox died while this ran. It was started again with the files as they are on disk; running processes are gone. Look before you repeat anything.";
 
 fn returned(outcome: &Returned, output_digest: Option<Digest>, duration_ms: u64) -> EffectResult {
     EffectResult::ToolReturned { text: outcome.text.clone(), is_error: outcome.is_error, output_digest, duration_ms }

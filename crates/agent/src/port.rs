@@ -100,14 +100,42 @@ pub struct NoHands {
     pub message: String,
 }
 
-/// Whether a box that was started again found its files.
-pub type FilesKept = bool;
+/// What a box that was started again found of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilesFound {
+    /// All of them.
+    Kept,
+    /// Those that were kept after this turn; 0 for those of the beginning. What came later is lost.
+    AsOfTurn(u32),
+}
+
+impl FilesFound {
+    /// What the agent is told, if something is lost.
+    #[must_use]
+    pub fn told(self) -> Option<String> {
+        match self {
+            Self::Kept => None,
+            Self::AsOfTurn(0) => Some(
+                "The sandbox and its files are gone: it starts again as it was at the beginning, and all earlier changes are lost. Do them again.".to_owned(),
+            ),
+            Self::AsOfTurn(turn) => Some(format!(
+                "The sandbox was lost. Its files are as they were after turn {turn}; whatever was changed after that turn is gone. Look before you go on, and do again what is missing.",
+            )),
+        }
+    }
+}
 
 /// The box of the attempt, which may still be starting.
 #[async_trait]
 pub trait Hands: Send + Sync {
     /// The running box; waits until it is up.
     async fn ready(&self) -> Result<Arc<dyn Sandbox>, NoHands>;
-    /// A new box on the files of the one that died; whether those files are still there.
-    async fn revive(&self) -> Result<FilesKept, NoHands>;
+    /// A new box on the files of the one that died, and what is still there of them.
+    async fn revive(&self) -> Result<FilesFound, NoHands>;
+    /// Whether the files can be kept now and differ from those that were kept last. Not while
+    /// programs run in the box that a command left behind: keeping the files would end them.
+    async fn can_keep(&self) -> bool;
+    /// Keeps the files as the snapshot `key`; gives its layers, lowest first. Whoever needs the box
+    /// waits until it goes on from there.
+    async fn keep(&self, key: &Digest) -> Result<Vec<Digest>, NoHands>;
 }

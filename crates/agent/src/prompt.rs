@@ -85,6 +85,7 @@ mod tests {
             },
             agent: AgentSpec::Native { model: "replay:x".into() },
             contract: Contract::default(),
+            fork: None,
         };
         let gate = GateSpec {
             name: "test".into(),

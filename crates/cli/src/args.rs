@@ -69,8 +69,10 @@ pub enum Command {
     Show(Id),
     /// Read what happened as a conversation; -f watches it happen
     Logs(LogsArgs),
-    /// Show the proposed change
+    /// Show the proposed change, or with ID@A..B what happened between two turns
     Diff(DiffArgs),
+    /// Go back to a step: a new task that begins with another's files and conversation
+    Fork(ForkArgs),
     /// Show what was proved about the change, gate by gate
     Evidence(EvidenceArgs),
     /// Tell why it landed, or why it has not
@@ -176,10 +178,28 @@ pub struct LogsArgs {
     pub full: bool,
 }
 
+/// Arguments of `fork`.
+#[derive(Debug, Args)]
+pub struct ForkArgs {
+    /// The task and the turn after which to begin, such as k3@4; @0 is the beginning
+    #[arg(value_name = "ID@TURN")]
+    pub step: String,
+    /// What the agent is told before it goes on
+    #[arg(short = 'm', long = "message")]
+    pub message: Option<String>,
+    /// Makes it safe to repeat: the same key and request give the same task
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Watch it until it needs you or has ended
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
 /// Arguments of `diff`.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The task's id, or its beginning
+    /// The task's id, or its beginning; with @A..B what happened from turn A to turn B
+    #[arg(value_name = "ID[@A..B]")]
     pub id: String,
     /// Only the files, with how much changed in each
     #[arg(long)]

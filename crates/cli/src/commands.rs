@@ -57,6 +57,7 @@ pub async fn run(command: Command, mut context: Context) -> Result<ExitCode, Fai
         Command::Show(args) => view::show(&args.id, cx).await,
         Command::Logs(args) => logs::run(&args, cx).await,
         Command::Diff(args) => view::diff(&args, cx).await,
+        Command::Fork(args) => delegate::fork(args, cx).await,
         Command::Evidence(args) => view::evidence(&args, cx).await,
         Command::Why(args) => view::why(&args.id, cx).await,
         Command::Say(args) => tell::say(args, cx).await,
@@ -121,6 +122,17 @@ fn text_of(words: &[String]) -> Result<String, Failure> {
         .read_to_string(&mut text)
         .map_err(|error| Failure::usage(format!("standard input can't be read as text: {error}")))?;
     Ok(text.trim().to_owned())
+}
+
+/// A task and one of its turns, written `ID@TURN`.
+fn step_of(text: &str) -> Result<(&str, u32), Failure> {
+    let wrong = || {
+        Failure::usage(format!(
+            "`{text}` is no step; write the task and the number of a turn, such as k3@4 (`chargehand logs` shows the turns)"
+        ))
+    };
+    let (id, turn) = text.split_once('@').ok_or_else(wrong)?;
+    Ok((checked(id)?, turn.parse().map_err(|_| wrong())?))
 }
 
 /// An id for a path of the API: anything else could name another path.

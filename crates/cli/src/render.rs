@@ -2,6 +2,7 @@
 //!
 //! Absent: printing, colours as codes, and cleaning of text from outside; `terminal` does those.
 
+pub mod egress;
 pub mod evidence;
 pub mod list;
 pub mod next;

@@ -49,6 +49,20 @@ pub enum Effect {
         /// Its input, JSON as the model wrote it.
         input_json: String,
     },
+    /// Build the environment in which attempts and gates of the task start, or find it built.
+    BuildEnvironment {
+        /// Digest of its recipe.
+        recipe_digest: Digest,
+    },
+    /// Keep the files of an attempt's sandbox as they are after a turn.
+    Snapshot {
+        /// Of which sandbox.
+        sandbox: SandboxId,
+        /// In which attempt.
+        attempt: u32,
+        /// After which turn.
+        turn: u32,
+    },
     /// Run the program of a `command` agent.
     RunCommand {
         /// In which attempt.
@@ -104,6 +118,8 @@ impl Effect {
             Self::CloseSandbox { .. } => "close_sandbox",
             Self::CallModel { .. } => "call_model",
             Self::RunTool { .. } => "run_tool",
+            Self::BuildEnvironment { .. } => "build_environment",
+            Self::Snapshot { .. } => "snapshot",
             Self::RunCommand { .. } => "run_command",
             Self::Collect { .. } => "collect",
             Self::RunGate { .. } => "run_gate",
@@ -123,6 +139,8 @@ impl Effect {
                 | (Self::CloseSandbox { .. }, EffectResult::SandboxClosed)
                 | (Self::CallModel { .. }, EffectResult::ModelAnswered { .. })
                 | (Self::RunTool { .. }, EffectResult::ToolReturned { .. })
+                | (Self::BuildEnvironment { .. }, EffectResult::EnvironmentBuilt { .. })
+                | (Self::Snapshot { .. }, EffectResult::SnapshotTaken { .. })
                 | (Self::RunCommand { .. }, EffectResult::CommandEnded { .. })
                 | (Self::Collect { .. }, EffectResult::Collected { .. })
                 | (Self::RunGate { .. }, EffectResult::GateRan { .. })
@@ -224,6 +242,24 @@ pub enum EffectResult {
         /// The whole output, where `text` is only a part of it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         output_digest: Option<Digest>,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// The environment is there.
+    EnvironmentBuilt {
+        /// Its name among all builds.
+        key: Digest,
+        /// Its snapshot's layers, lowest first.
+        layers: Vec<Digest>,
+        /// Whether an earlier build was found.
+        reused: bool,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// The files are kept, and the sandbox goes on from them.
+    SnapshotTaken {
+        /// The snapshot's layers, lowest first.
+        layers: Vec<Digest>,
         /// How long it took.
         duration_ms: u64,
     },

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::effect::{Effect, EffectResult};
 use crate::evidence::GateSpec;
-use crate::id::{CommitSha, Digest, EffectId, TaskId};
+use crate::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
 use crate::principal::Principal;
+use crate::step::EnvironmentChoice;
 use crate::task::{AgentEnd, Decision, Judgement, Outcome, TaskSpec, TaskState, Wait};
 
 /// Version of the stored form.
@@ -26,6 +27,45 @@ pub enum MessageSource {
     Gates,
     /// The engine says what was lost or changed.
     Platform,
+}
+
+/// One request of a sandbox to the outside, as the egress proxy saw it. Holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EgressRequest {
+    /// When it came.
+    pub at: Timestamp,
+    /// `GET`, `CONNECT` and so on.
+    pub method: String,
+    /// The host as it was asked for, in its one canonical form where it has one.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path, where the proxy can see it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The rule that let it pass, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Why it did not pass, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<String>,
+    /// The answer's status, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Name of the secret that the proxy added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Bytes that left the sandbox.
+    pub up_bytes: u64,
+    /// Bytes that came back.
+    pub down_bytes: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One thing that happened to a task.
@@ -50,6 +90,11 @@ pub enum Event {
         gates: Vec<GateSpec>,
         /// Digest of the file that they came from, if there is one.
         config_digest: Option<Digest>,
+    },
+    /// The environment was read from the base commit.
+    EnvironmentChosen {
+        /// What was chosen.
+        environment: EnvironmentChoice,
     },
     /// An attempt began.
     AttemptStarted {
@@ -118,6 +163,16 @@ pub enum Event {
         /// Whether a clean work tree may move along.
         update_worktree: bool,
     },
+    /// What left a sandbox of the task, or wanted to, through its one door.
+    EgressReported {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// Request by request, oldest first.
+        requests: Vec<EgressRequest>,
+        /// Requests that were made and are not listed, because there were too many at once.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        unlisted: u64,
+    },
     /// Something was not allowed.
     Denied {
         /// What.
@@ -149,6 +204,7 @@ impl Event {
             Self::TaskSubmitted { .. } => "task_submitted",
             Self::Noted { .. } => "noted",
             Self::GatesChosen { .. } => "gates_chosen",
+            Self::EnvironmentChosen { .. } => "environment_chosen",
             Self::AttemptStarted { .. } => "attempt_started",
             Self::EffectStarted { .. } => "effect_started",
             Self::EffectEnded { .. } => "effect_ended",
@@ -160,6 +216,7 @@ impl Event {
             Self::Decided { .. } => "decided",
             Self::Approved { .. } => "approved",
             Self::LandRequested { .. } => "land_requested",
+            Self::EgressReported { .. } => "egress_reported",
             Self::Denied { .. } => "denied",
             Self::CancelRequested { .. } => "cancel_requested",
             Self::TaskEnded { .. } => "task_ended",

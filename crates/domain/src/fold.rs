@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::effect::{Effect, EffectResult, FailureClass};
 use crate::event::{Envelope, Event, MessageSource};
 use crate::id::{CommitSha, EffectId};
+use crate::step::{StepFiles, TaskEnvironment};
 use crate::task::{
     AgentEnd, Approval, Attempt, Change, Failures, LandRequest, OpenEffect, Task, TaskSpec, TaskState, Tier, WaitKind,
 };
@@ -90,6 +91,7 @@ fn new_task(first: &Envelope, spec: &TaskSpec, notes: &[String]) -> Task {
         state: TaskState::Submitted,
         wait: None,
         outcome: None,
+        environment: None,
         gates: None,
         attempt: None,
         change: None,
@@ -136,18 +138,20 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
         let cleanup = match &envelope.event {
             Event::EffectStarted { effect: Effect::CloseSandbox { .. }, .. } => true,
             Event::EffectEnded { id, .. } => task.open_effects.contains_key(id),
-            Event::Noted { .. } | Event::Denied { .. } => true,
+            Event::Noted { .. } | Event::Denied { .. } | Event::EgressReported { .. } => true,
             _ => false,
         };
         return if cleanup { Ok(()) } else { no("it has ended; only cleaning up may follow") };
     }
     match &envelope.event {
         Event::TaskSubmitted { .. } => Err(Illegal::Beginning { seq: envelope.seq, event: "task_submitted" }),
-        Event::Noted { .. } | Event::Denied { .. } => Ok(()),
+        Event::Noted { .. } | Event::Denied { .. } | Event::EgressReported { .. } => Ok(()),
         Event::CancelRequested { .. } if task.cancel_requested => no("it was called off before"),
         Event::CancelRequested { .. } => Ok(()),
         Event::GatesChosen { .. } if task.gates.is_some() => no("gates are chosen once"),
         Event::GatesChosen { .. } => Ok(()),
+        Event::EnvironmentChosen { .. } if task.environment.is_some() => no("the environment is chosen once"),
+        Event::EnvironmentChosen { .. } | Event::MessageAdded { .. } => Ok(()),
         Event::AttemptStarted { attempt } => {
             let next = task.attempt.as_ref().map_or(1, |a| a.number + 1);
             if *attempt == next { Ok(()) } else { no("attempts are numbered without gaps") }
@@ -160,6 +164,9 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
             no("gates are run on the proposed commit")
         }
         Event::EffectStarted { .. } if task.state == TaskState::Working => Ok(()),
+        Event::EffectStarted { effect: Effect::BuildEnvironment { .. }, .. } if task.state == TaskState::Submitted => {
+            Ok(())
+        }
         Event::EffectStarted { .. } => no("effects are started only while it works"),
         Event::EffectEnded { id, result } => match task.open_effects.get(id) {
             Some(open) if open.effect.is_answered_by(result) => Ok(()),
@@ -170,13 +177,6 @@ fn check(task: &Task, envelope: &Envelope) -> Result<(), Illegal> {
             Some(a) if a.number == *attempt && a.end.is_none() => Ok(()),
             _ => no("the agent of that attempt is not at work"),
         },
-        Event::MessageAdded { .. } => {
-            if task.attempt.is_some() || task.state == TaskState::Submitted {
-                Ok(())
-            } else {
-                no("nobody listens")
-            }
-        }
         Event::WaitStarted { wait } if wait.kind == WaitKind::Review && task.change.is_none() => {
             no("there is no change to look at")
         }
@@ -229,6 +229,9 @@ fn change(task: &mut Task, envelope: &Envelope) {
         Event::TaskSubmitted { .. } => {}
         Event::Noted { text } => task.notes.push(text.clone()),
         Event::GatesChosen { gates, .. } => task.gates = Some(gates.clone()),
+        Event::EnvironmentChosen { environment } => {
+            task.environment = Some(TaskEnvironment { choice: environment.clone(), layers: None });
+        }
         Event::AttemptStarted { attempt } => {
             task.state = TaskState::Working;
             task.wait = None;
@@ -240,10 +243,14 @@ fn change(task: &mut Task, envelope: &Envelope) {
                 ended_at: None,
                 collected: None,
                 failed: Vec::new(),
+                files: None,
             });
             forget_change(task);
         }
         Event::EffectStarted { id, effect } => {
+            if task.state == TaskState::Submitted {
+                task.state = TaskState::Working;
+            }
             if let Effect::OpenSandbox { sandbox, .. } = effect {
                 task.sandboxes.insert(sandbox.clone());
             }
@@ -287,6 +294,10 @@ fn change(task: &mut Task, envelope: &Envelope) {
             task.land_request = Some(LandRequest { by: envelope.actor.clone(), update_worktree: *update_worktree });
             task.failures = None;
             wait_over(task, envelope.at);
+        }
+        Event::EgressReported { requests, .. } => {
+            let denied = requests.iter().filter(|request| request.denied.is_some()).count();
+            task.denials += u32::try_from(denied).unwrap_or(u32::MAX);
         }
         Event::Denied { action, .. } => {
             task.denials += 1;
@@ -407,6 +418,16 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
             task.judgement = None;
             task.decision = None;
         }
+        (_, EffectResult::EnvironmentBuilt { layers, .. }) => {
+            if let Some(environment) = &mut task.environment {
+                environment.layers = Some(layers.clone());
+            }
+        }
+        (Effect::Snapshot { attempt, turn, .. }, EffectResult::SnapshotTaken { layers, .. }) => {
+            if let Some(current) = task.attempt.as_mut().filter(|current| current.number == *attempt) {
+                current.files = Some(StepFiles { turn: *turn, layers: layers.clone() });
+            }
+        }
         (_, EffectResult::Landed { commit, .. }) => task.landed = Some(commit.clone()),
         (Effect::CloseSandbox { sandbox }, EffectResult::SandboxClosed) => {
             task.sandboxes.remove(sandbox);
@@ -419,7 +440,11 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
 const fn is_agents_own(effect: &Effect) -> bool {
     matches!(
         effect,
-        Effect::OpenSandbox { .. } | Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. }
+        Effect::OpenSandbox { .. }
+            | Effect::CallModel { .. }
+            | Effect::RunTool { .. }
+            | Effect::RunCommand { .. }
+            | Effect::Snapshot { .. }
     )
 }
 

@@ -21,6 +21,7 @@ pub mod id;
 pub mod plan;
 pub mod principal;
 pub mod state;
+pub mod step;
 pub mod summary;
 pub mod task;
 

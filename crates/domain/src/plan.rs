@@ -135,6 +135,13 @@ pub fn plan(task: &Task, now: Timestamp) -> Vec<Action> {
     if task.gates.is_none() {
         return vec![Action::ChooseGates];
     }
+    if let Some(environment) = &task.environment
+        && environment.choice.needs_build
+        && environment.layers.is_none()
+    {
+        let recipe_digest = environment.choice.recipe_digest.clone();
+        return vec![Action::Perform(Effect::BuildEnvironment { recipe_digest })];
+    }
     match &task.attempt {
         None => vec![Action::StartAttempt { attempt: 1 }],
         Some(attempt) => after_attempt(task, attempt, now),

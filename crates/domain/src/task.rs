@@ -13,6 +13,7 @@ use crate::effect::{Effect, FailureClass, FailureSource, TokenUsage};
 use crate::evidence::{Evidence, GateSpec};
 use crate::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
 use crate::principal::Principal;
+use crate::step::{ForkPoint, StepFiles, TaskEnvironment};
 pub use crate::state::{Outcome, OutcomeReason, TaskState, Wait, WaitKind};
 pub use crate::summary::TaskSummary;
 
@@ -74,6 +75,9 @@ pub struct TaskSpec {
     pub agent: AgentSpec,
     /// Under which agreement.
     pub contract: Contract,
+    /// Where it begins, if not at the base commit with an empty conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<ForkPoint>,
 }
 
 /// How an agent's work came to an end.
@@ -120,6 +124,9 @@ pub struct Attempt {
     pub collected: Option<Collected>,
     /// Commits whose gates failed, in the order in which they were judged.
     pub failed: Vec<CommitSha>,
+    /// The newest files that were kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<StepFiles>,
 }
 
 /// A proposed change.
@@ -263,6 +270,9 @@ pub struct Task {
     pub wait: Option<Wait>,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
+    /// The environment that was chosen at the base commit, and what was built for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<TaskEnvironment>,
     /// The gates that were chosen from the base commit and the contract.
     pub gates: Option<Vec<GateSpec>>,
     /// The current attempt.

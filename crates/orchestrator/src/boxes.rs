@@ -7,17 +7,18 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent::native::FILES_LOST;
-use agent::port::{FilesKept, Hands, NoHands};
+use agent::port::{FilesFound, Hands, NoHands};
 use async_trait::async_trait;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest, SandboxId};
 use forge::Project;
-use sandbox::{Advice, Root, Sandbox, SandboxError, SnapshotRef, StartSpec, Started, StartedAs};
+use sandbox::{Advice, Sandbox, SandboxError, SnapshotRef, StartSpec};
 use tokio::sync::watch;
 
 use crate::failure::Failure;
+use crate::files::{self, Attempted};
 use crate::journal::TaskJournal;
+use crate::log::TaskLog;
 use crate::ports::{Ports, Settings};
 
 /// Where a box has the repository.
@@ -45,26 +46,18 @@ pub(crate) async fn layer(ports: &Ports, project: &Project, commit: &CommitSha) 
     Ok(ports.boxes.prepare(&key, staging, sandbox::Owners::Root).await?)
 }
 
-/// Starts a box, or goes on with the one of this id.
-pub(crate) async fn start(
-    ports: &Ports,
-    settings: &Settings,
-    id: &SandboxId,
-    snapshot: SnapshotRef,
-) -> Result<Started, SandboxError> {
-    ports
-        .boxes
-        .start(StartSpec {
-            id: id.clone(),
-            snapshot,
-            root: Root::Host,
-            door: None,
-            limits: settings.limits,
-            env: Vec::new(),
-            binds: Vec::new(),
-            workdir: PathBuf::from(WORKSPACE),
-        })
-        .await
+/// What a box of this id starts with.
+pub(crate) fn spec(settings: &Settings, id: &SandboxId, snapshot: SnapshotRef) -> StartSpec {
+    StartSpec {
+        id: id.clone(),
+        snapshot,
+        limits: settings.limits,
+        env: Vec::new(),
+        binds: Vec::new(),
+        workdir: PathBuf::from(WORKSPACE),
+        root: sandbox::Root::Host,
+        door: None,
+    }
 }
 
 type Ready = Option<Result<Arc<dyn Sandbox>, NoHands>>;
@@ -74,9 +67,9 @@ pub(crate) struct BoxHands<'a> {
     pub(crate) ports: &'a Ports,
     pub(crate) settings: &'a Settings,
     pub(crate) project: &'a Project,
+    pub(crate) log: &'a TaskLog,
     pub(crate) id: SandboxId,
     pub(crate) attempt: u32,
-    pub(crate) base: CommitSha,
     pub(crate) ready: watch::Sender<Ready>,
 }
 
@@ -94,26 +87,37 @@ impl BoxHands<'_> {
         let begun = journal.now();
         let started = self.start().await;
         let duration_ms = u64::try_from(journal.now().duration_since(begun).as_millis()).unwrap_or(0);
-        let (result, opened) = match started {
-            Ok(started) => {
-                let resumed = !matches!(started.found, StartedAs::Fresh);
-                let lost = started.found == StartedAs::FilesLost;
-                (EffectResult::SandboxOpened { resumed, duration_ms }, Ok((started.sandbox, lost)))
-            }
-            Err(failure) => (failure.result(), Err(failure)),
+        let result = match &started {
+            Ok(started) => EffectResult::SandboxOpened { resumed: started.resumed, duration_ms },
+            Err(failure) => failure.result(),
         };
         journal.end(&id, result).await.map_err(Failure::journal)?;
-        let (sandbox, lost) = opened?;
-        if lost {
-            journal.tell_agent(FILES_LOST).await.map_err(Failure::journal)?;
+        let started = started?;
+        if let Some(lost) = started.files.told() {
+            journal.tell_agent(&lost).await.map_err(Failure::journal)?;
         }
-        Ok(sandbox)
+        Ok(started.sandbox)
     }
 
-    async fn start(&self) -> Result<Started, Failure> {
-        let snapshot = layer(self.ports, self.project, &self.base).await?;
-        Ok(start(self.ports, self.settings, &self.id, snapshot).await?)
+    async fn start(&self) -> Result<Attempted, Failure> {
+        files::start_attempt(self.ports, self.project, self.log, &|snapshot| self.spec(snapshot)).await
     }
+
+    fn spec(&self, snapshot: SnapshotRef) -> StartSpec {
+        spec(self.settings, &self.id, snapshot)
+    }
+
+    async fn kept(&self, key: &Digest) -> Result<(Vec<Digest>, Result<Arc<dyn Sandbox>, NoHands>), SandboxError> {
+        let snapshot = self.ports.boxes.snapshot(&self.id, key).await?;
+        let layers = snapshot.layers.clone();
+        let started = self.ports.boxes.start(self.spec(snapshot)).await;
+        let sandbox = started.map(|started| started.sandbox).map_err(|error| no_hands(&error));
+        Ok((layers, sandbox))
+    }
+}
+
+fn no_hands(error: &SandboxError) -> NoHands {
+    NoHands { message: error.to_string() }
 }
 
 #[async_trait]
@@ -125,11 +129,32 @@ impl Hands for BoxHands<'_> {
         opened.clone().unwrap_or_else(|| Err(gone()))
     }
 
-    async fn revive(&self) -> Result<FilesKept, NoHands> {
+    async fn revive(&self) -> Result<FilesFound, NoHands> {
         let revived = self.start().await.map_err(|failure| NoHands { message: failure.message });
-        let kept = revived.as_ref().map(|started| started.found != StartedAs::FilesLost).map_err(Clone::clone);
+        let found = revived.as_ref().map(|started| started.files).map_err(Clone::clone);
         self.ready.send_replace(Some(revived.map(|started| started.sandbox)));
-        kept
+        found
+    }
+
+    async fn can_keep(&self) -> bool {
+        let (changed, busy) = (self.ports.boxes.changed(&self.id).await, self.ports.boxes.busy(&self.id).await);
+        matches!((changed, busy), (Ok(true), Ok(false)))
+    }
+
+    async fn keep(&self, key: &Digest) -> Result<Vec<Digest>, NoHands> {
+        self.ready.send_replace(None);
+        match self.kept(key).await {
+            Ok((layers, sandbox)) => {
+                self.ready.send_replace(Some(sandbox));
+                Ok(layers)
+            }
+            Err(error) => {
+                // The files are where they were; the box goes on from them if it can.
+                let revived = self.start().await.map_err(|failure| NoHands { message: failure.message });
+                self.ready.send_replace(Some(revived.map(|started| started.sandbox)));
+                Err(no_hands(&error))
+            }
+        }
     }
 }
 

@@ -3,34 +3,33 @@
 //! Contract: each may be performed a second time after a crash and then finds what the first time
 //! did. Absent: when they are due, which is `plan`'s, and the agent's own effects.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use agent::native::FILES_LOST;
-use agent::tools::run::{Finished, Wanted, run_command};
+use agent::port::FilesFound;
+use agent::tools::run::{Finished, run_command};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::evidence::{Evidence, GateSpec};
 use domain::id::{CommitSha, Digest, EffectId, SandboxId};
 use domain::task::Task;
-use forge::{Import, ImportLimits, Merge, Preview, Project};
+use forge::{Merge, Preview, Project};
 use policy::LandPermit;
-use sandbox::{Sandbox, StartedAs};
+use sandbox::Sandbox;
 
 use crate::boxes::{self, layer};
+use crate::files;
+use crate::log::TaskLog;
+use crate::collect::{Collecting, commit_message};
 use crate::failure::Failure;
 use crate::handle::Shared;
 use crate::live::Live;
 use crate::ports::Settings;
-
-/// How long git may take in the box to put the result together.
-const COLLECT_MS: u64 = 10 * 60 * 1000;
 
 /// One effect of one task.
 pub(crate) struct Performance<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) settings: &'a Settings,
     pub(crate) project: &'a Project,
+    pub(crate) log: &'a TaskLog,
     pub(crate) task: &'a Task,
     pub(crate) id: &'a EffectId,
     /// Names this try; a box that is made for it gets this name too.
@@ -51,89 +50,38 @@ pub(crate) async fn perform(performance: &Performance<'_>, effect: &Effect) -> R
             performance.shared.ports.boxes.destroy(sandbox).await?;
             Ok(EffectResult::SandboxClosed)
         }
-        Effect::OpenSandbox { .. } | Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } => {
+        Effect::Snapshot { sandbox, turn, .. } => files::finish_snapshot(&performance.shared.ports, sandbox, *turn).await,
+        Effect::BuildEnvironment { .. }
+        | Effect::OpenSandbox { .. }
+        | Effect::CallModel { .. }
+        | Effect::RunTool { .. }
+        | Effect::RunCommand { .. } => {
             Err(Failure::infra(format!("`{}` is not performed here", effect.name())))
         }
     }
 }
 
-/// Puts the result together inside the box, as commits on top of the base, in a bundle.
-///
-/// The commit is dated with the task's acceptance, so that the same tree is the same commit and needs
-/// no second proof. It runs in the agent's box, where git may run whatever the agent planted: nothing of it is
-/// trusted before the host has checked the bundle.
-const COLLECT: &str = r#"
-set -eu
-cd /workspace
-base=$1 message=$2 out=$3
-export GIT_AUTHOR_DATE=$4 GIT_COMMITTER_DATE=$4
-rm -f "$out" .git/index.lock
-export GIT_AUTHOR_NAME=Chargehand GIT_AUTHOR_EMAIL=agent@chargehand.invalid
-export GIT_COMMITTER_NAME=Chargehand GIT_COMMITTER_EMAIL=agent@chargehand.invalid
-g() { git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c core.fsmonitor=false "$@"; }
-g add -A
-tree=$(g write-tree)
-if [ "$tree" = "$(g rev-parse "$base^{tree}")" ]; then echo unchanged; exit 0; fi
-head=$(g rev-parse -q --verify HEAD || echo "$base")
-g merge-base --is-ancestor "$base" "$head" || head=$base
-if [ "$tree" != "$(g rev-parse "$head^{tree}")" ]; then
-  head=$(printf '%s\n' "$message" | g commit-tree "$tree" -p "$head")
-fi
-g update-ref refs/heads/chargehand-result "$head"
-g bundle create -q "$out" "$base..refs/heads/chargehand-result"
-echo collected
-"#;
-
-/// Where the bundle lies in the box.
-const BUNDLE: &str = "/tmp/.chargehand-result.bundle";
-
 async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure> {
     let (task, ports) = (performance.task, &performance.shared.ports);
     let lost = || Failure::new(FailureClass::Final, FailureSource::Infra, "the task has no sandbox to collect from");
     let sandbox_id = task.attempt_sandbox().ok_or_else(lost)?;
-    let base = &task.spec.repo.base;
-    let date = format!("{} +0000", task.submitted_at.as_second());
     let hands = attempt_box(performance, &sandbox_id).await?;
-    let argv = ["sh", "-c", COLLECT, "collect", base.as_str(), &commit_message(task), BUNDLE, &date]
-        .map(OsString::from)
-        .to_vec();
-    let wanted = Wanted { argv, time_limit_ms: COLLECT_MS, max_output_bytes: 1 << 20 };
-    let exec_id = format!("{}-{}", performance.id, performance.gate_box);
-    let finished = run_command(&*hands, &exec_id, wanted, &|_| ()).await?;
-    if !finished.end.succeeded() {
-        let (end, tail) = (&finished.end, finished.tail());
-        let why = format!("the result could not be put together in the sandbox ({end}): {}", tail.trim());
-        return Err(Failure::new(FailureClass::Final, FailureSource::User, why));
-    }
-    if finished.tail().trim_end().ends_with("unchanged") {
-        return Ok(EffectResult::Collected { commit: None, notes: Vec::new() });
-    }
-    let folder = tempfile_in(performance)?;
-    let bundle = folder.join("result.bundle");
-    let copied = hands.copy_out(&PathBuf::from(BUNDLE), &bundle, performance.settings.max_bundle_bytes).await;
-    let imported = match copied {
-        Ok(_) => {
-            let limits =
-                ImportLimits { bundle_bytes: performance.settings.max_bundle_bytes, ..ImportLimits::default() };
-            let import = Import { task: &task.id, base, bundle: &bundle, limits };
-            ports.forge.import(performance.project, &import).await.map_err(Failure::from)
-        }
-        Err(error) => Err(Failure::from(error)),
+    let collecting = Collecting {
+        ports,
+        settings: performance.settings,
+        project: performance.project,
+        task,
+        owner: &task.id,
+        hands: &*hands,
+        name: &format!("{}-{}", performance.id, performance.gate_box),
     };
-    let _ = std::fs::remove_dir_all(&folder);
-    let imported = imported?;
-    let notes = imported.notes.iter().map(ToString::to_string).collect();
-    Ok(EffectResult::Collected { commit: Some(imported.head), notes })
-}
-
-/// A folder of this effect's own, for the bundle on its way.
-fn tempfile_in(performance: &Performance<'_>) -> Result<PathBuf, Failure> {
-    let folder = performance.settings.scratch.join(format!("{}-{}", performance.task.id, performance.id));
-    let made = std::fs::remove_dir_all(&folder)
-        .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
-    made.and_then(|()| std::fs::create_dir_all(&folder))
-        .map_err(|error| Failure::infra(format!("can't make {}: {error}", folder.display())))?;
-    Ok(folder)
+    Ok(match collecting.collect().await? {
+        None => EffectResult::Collected { commit: None, notes: Vec::new() },
+        Some(imported) => {
+            let notes = imported.notes.iter().map(ToString::to_string).collect();
+            EffectResult::Collected { commit: Some(imported.head), notes }
+        }
+    })
 }
 
 /// The attempt's box, started again on its files if it is not alive. If the files are gone, so is the
@@ -143,25 +91,13 @@ async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Ar
     if let Some(alive) = ports.boxes.attach(id).await? {
         return Ok(alive);
     }
-    let snapshot = layer(ports, performance.project, &performance.task.spec.repo.base).await?;
-    let started = boxes::start(ports, performance.settings, id, snapshot).await?;
-    if started.found == StartedAs::FilesLost {
+    let spec = |snapshot| boxes::spec(performance.settings, id, snapshot);
+    let started = files::start_attempt(ports, performance.project, performance.log, &spec).await?;
+    if started.files != FilesFound::Kept {
         let failure = Failure::new(FailureClass::Unknown, FailureSource::Infra, "the sandbox's files were lost");
-        return Err(Failure { tell_agent: Some(FILES_LOST), ..failure });
+        return Err(Failure { tell_agent: started.files.told(), ..failure });
     }
     Ok(started.sandbox)
-}
-
-fn commit_message(task: &Task) -> String {
-    let goal = task.spec.goal.trim();
-    let first: String = goal.lines().next().unwrap_or_default().chars().take(72).collect();
-    let rest = if first.len() == goal.len() { String::new() } else { format!("\n{goal}\n") };
-    format!(
-        "{first}\n{rest}\nTask: {}\nAgent: {}\nRequested-by: {}",
-        task.id,
-        task.spec.agent.name(),
-        task.requester.name
-    )
 }
 
 async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &CommitSha) -> Result<EffectResult, Failure> {
@@ -170,7 +106,7 @@ async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &Commi
     let snapshot = layer(ports, performance.project, commit).await?;
     // A box of this name is what a crash left of the same gate: it is not clean.
     ports.boxes.destroy(&performance.gate_box).await?;
-    let hands = boxes::start(ports, settings, &performance.gate_box, snapshot).await?.sandbox;
+    let hands = ports.boxes.start(boxes::spec(settings, &performance.gate_box, snapshot)).await?.sandbox;
     let wanted = Finished::wanted(&gate.command, gate.time_limit_ms, settings.max_gate_output_bytes);
     let show = |text: &str| {
         shared.live.tell(&performance.task.id, Live::Output { source: gate.name.clone(), text: text.to_owned() })

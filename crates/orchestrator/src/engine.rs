@@ -49,7 +49,7 @@ impl Engine {
         let live = LiveHub::default();
         let logs = Logs::new(ports.store.clone(), live.clone(), ports.clock.clone());
         let (wake, woken) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { ports, logs, live, wake, no_boxes });
+        let shared = Arc::new(Shared { ports, logs, live, settings: settings.clone(), wake, no_boxes });
         let slots = Arc::new(Semaphore::new(settings.max_working.max(1)));
         (Self { shared: shared.clone(), settings, slots, woken }, Handle { shared })
     }

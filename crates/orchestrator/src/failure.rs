@@ -12,7 +12,7 @@ pub(crate) struct Failure {
     pub(crate) source: FailureSource,
     pub(crate) message: String,
     /// What the agent is to be told, if its work begins anew because of this.
-    pub(crate) tell_agent: Option<&'static str>,
+    pub(crate) tell_agent: Option<String>,
 }
 
 impl Failure {

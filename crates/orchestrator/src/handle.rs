@@ -18,8 +18,8 @@ use tokio::sync::{broadcast, mpsc};
 use crate::hub::project_of;
 use crate::live::{Live, LiveHub};
 use crate::log::{Logs, RecordError};
-use crate::ports::Ports;
-use crate::request::{CommandError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};
+use crate::ports::{Ports, Settings};
+use crate::request::{CommandError, ForkError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};
 
 /// Most bytes of a patch that is shown.
 const MAX_PATCH_BYTES: usize = 8 << 20;
@@ -87,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) logs: Logs,
     pub(crate) live: LiveHub,
+    pub(crate) settings: Settings,
     pub(crate) wake: mpsc::UnboundedSender<TaskId>,
     /// Why this machine can't run boxes, if it can't.
     pub(crate) no_boxes: Option<String>,
@@ -141,8 +142,9 @@ impl Handle {
             repo: RepoSpec { origin: project.origin_text().to_owned(), base_branch: base.branch, base: base.sha },
             agent,
             contract: submission.contract,
+            fork: None,
         };
-        self.accept(spec, notes, who, idempotency).await
+        self.accept(spec, (notes, Vec::new()), who, idempotency).await
     }
 
     fn agent(&self, submission: &Submission) -> Result<AgentSpec, SubmitError> {
@@ -171,7 +173,7 @@ impl Handle {
     }
 
     /// The task that an earlier request under the same key made, before any work is done.
-    async fn earlier(&self, idempotency: Option<&Idempotency>) -> Result<Option<Submitted>, SubmitError> {
+    pub(crate) async fn earlier(&self, idempotency: Option<&Idempotency>) -> Result<Option<Submitted>, SubmitError> {
         let Some(idempotency) = idempotency else { return Ok(None) };
         let stored = self.shared.ports.store.index.by_key(&idempotency.scope, &idempotency.key).await;
         match stored.map_err(|error| SubmitError::Store(error.to_string()))? {
@@ -187,10 +189,11 @@ impl Handle {
         Ok(Submitted { task: TaskSummary::from(&task), created: false, notes: task.notes })
     }
 
-    async fn accept(
+    /// Stores a new task with remarks for people and what is said to its agent at once.
+    pub(crate) async fn accept(
         &self,
         spec: TaskSpec,
-        notes: Vec<String>,
+        (notes, said): (Vec<String>, Vec<Event>),
         who: &Principal,
         idempotency: Option<Idempotency>,
     ) -> Result<Submitted, SubmitError> {
@@ -203,7 +206,7 @@ impl Handle {
             actor: who.clone(),
             event: Event::TaskSubmitted { spec: Box::new(spec), notes: notes.clone() },
         };
-        match self.shared.logs.create(first, idempotency).await {
+        match self.shared.logs.create(first, said, idempotency).await {
             Ok(log) => {
                 let task = log.task().await;
                 let _ = self.shared.wake.send(id);
@@ -246,7 +249,17 @@ impl Handle {
         let forge = &self.shared.ports.forge;
         let project = project_of(&**forge, &task).await.map_err(|failure| CommandError::Store(failure.message))?;
         let (base, head) = (task.spec.repo.base.clone(), change.head.clone());
-        let diff = forge.diff(&project, &base, &head, MAX_PATCH_BYTES).await;
+        self.compared(&project, base, head).await
+    }
+
+    /// Two commits of the hub, compared.
+    pub(crate) async fn compared(
+        &self,
+        project: &forge::Project,
+        base: CommitSha,
+        head: CommitSha,
+    ) -> Result<TaskDiff, CommandError> {
+        let diff = self.shared.ports.forge.diff(project, &base, &head, MAX_PATCH_BYTES).await;
         let diff = diff.map_err(|error| CommandError::Store(error.to_string()))?;
         let patch = String::from_utf8_lossy(&diff.patch).into_owned();
         let files = diff.files.into_iter().map(DiffFile::from).collect();
@@ -263,6 +276,15 @@ impl Handle {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.shared.ports.store
+    }
+}
+
+impl From<RecordError> for ForkError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::NotFound(id) => Self::NotFound(id.to_string()),
+            other => Self::Store(other.to_string()),
+        }
     }
 }
 

@@ -12,10 +12,14 @@
 //! knowledge of which store, sandbox, forge or model stands behind a port.
 
 mod boxes;
+mod compare;
 mod choice;
+mod collect;
 mod effects;
 mod engine;
 mod failure;
+mod files;
+mod fork;
 mod handle;
 mod hub;
 mod journal;
@@ -29,4 +33,4 @@ pub use engine::Engine;
 pub use handle::{DiffFile, Handle, TaskDiff};
 pub use live::{Live, LiveHub};
 pub use ports::{ChosenModel, Clock, Models, Ports, Random, Settings};
-pub use request::{CommandError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};
+pub use request::{CommandError, ForkError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};

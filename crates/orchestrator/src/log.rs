@@ -320,16 +320,27 @@ impl Logs {
         Ok(self.hold(TaskLog::load(self, id).await?))
     }
 
-    /// Stores the first event of a new task.
+    /// Stores the first events of a new task: its submission, and what is said to it at once.
     ///
     /// # Errors
     /// [`RecordError::Store`], also for a request that was stored before.
-    pub async fn create(&self, first: Envelope, idempotency: Option<Idempotency>) -> Result<Arc<TaskLog>, RecordError> {
-        let task = fold::begin(&first)?;
+    pub async fn create(
+        &self,
+        first: Envelope,
+        then: Vec<Event>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Arc<TaskLog>, RecordError> {
+        let mut task = fold::begin(&first)?;
+        let mut events = vec![first.clone()];
+        for event in then {
+            let next = Envelope { seq: task.seq + 1, event, ..first.clone() };
+            fold::apply(&mut task, &next)?;
+            events.push(next);
+        }
         let append = Append {
             task: first.task.clone(),
             expected_seq: 0,
-            events: vec![first.clone()],
+            events: events.clone(),
             summary: TaskSummary::from(&task),
             wake_at: wake_at(&task, first.at),
             idempotency,
@@ -337,9 +348,10 @@ impl Logs {
         };
         self.store.log.append(append).await?;
         let id = first.task.clone();
-        let log =
-            self.hold(TaskLog::holding(self, id.clone(), State { task, tail: VecDeque::from([Arc::new(first)]) }));
-        self.live.tell(&id, Live::Stored { seq: 1 });
+        let seq = task.seq;
+        let tail = events.into_iter().map(Arc::new).collect();
+        let log = self.hold(TaskLog::holding(self, id.clone(), State { task, tail }));
+        self.live.tell(&id, Live::Stored { seq });
         Ok(log)
     }
 }
@@ -366,6 +378,7 @@ mod tests {
             repo: RepoSpec { origin: "/repo".into(), base_branch: "main".into(), base },
             agent: AgentSpec::Command { argv: vec!["true".into()] },
             contract: Contract::default(),
+            fork: None,
         };
         let first = Envelope {
             v: EVENT_VERSION,
@@ -375,7 +388,7 @@ mod tests {
             actor: Principal::person("ada"),
             event: Event::TaskSubmitted { spec: Box::new(spec), notes: vec![] },
         };
-        let log = logs.create(first, None).await.unwrap();
+        let log = logs.create(first, Vec::new(), None).await.unwrap();
         (logs, log)
     }
 

@@ -98,6 +98,49 @@ pub enum SubmitError {
     Store(String),
 }
 
+/// Why there is no fork. Nothing was stored.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// No such task.
+    #[error("there is no task {0}")]
+    NotFound(String),
+    /// A program has no turns.
+    #[error("this task's agent is a program and has no turns to go back to; delegate it anew")]
+    NoTurns,
+    /// No attempt has begun.
+    #[error("the task has not begun; there is nothing to go back to")]
+    NotBegun,
+    /// The turn is not over, or there is none with this number.
+    #[error("turn {turn} is not there; turns 0 (the beginning) to {last} are")]
+    NoSuchTurn {
+        /// The turn asked for.
+        turn: u32,
+        /// The last that is over.
+        last: u32,
+    },
+    /// After its last word the agent has nothing to do.
+    #[error("in turn {turn} the agent said that it was done; say with -m what it should do now, or fork an earlier turn")]
+    LastWord {
+        /// The turn.
+        turn: u32,
+    },
+    /// The message is too long.
+    #[error("the message has {chars} characters and may have {MAX_GOAL_CHARS}")]
+    LongMessage {
+        /// How many.
+        chars: usize,
+    },
+    /// The files can't be had any more.
+    #[error("{0}")]
+    Gone(String),
+    /// The new task was not taken.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The platform failed.
+    #[error("{0}")]
+    Store(String),
+}
+
 /// Why a command was not carried out. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {

@@ -28,6 +28,7 @@ use crate::boxes::BoxHands;
 use crate::choice::choose_gates;
 use crate::effects::{Performance, perform};
 use crate::failure::Failure;
+use crate::fork;
 use crate::handle::Shared;
 use crate::hub::project_of;
 use crate::journal::{TaskJournal, after_ms, sleep_until};
@@ -239,7 +240,7 @@ impl Runner {
             project,
             id,
             attempt,
-            base: task.spec.repo.base.clone(),
+            log: &self.log,
             ready: watch::Sender::new(None),
         };
         let driven = match &task.spec.agent {
@@ -279,6 +280,9 @@ impl Runner {
                 gates,
                 instructions: instructions.as_ref().map(|(file, text)| (file.as_str(), text.as_str())),
             };
+            let first = agent::prompt::first_message(&briefing);
+            let beginning = fork::beginning(&self.shared.logs, task, first).await;
+            let beginning = beginning.map_err(|error| JournalError::Failed(error.to_string()))?;
             let native = native::Native {
                 journal,
                 hands,
@@ -289,7 +293,7 @@ impl Runner {
                     expires_at: ends_at(task),
                     on_ambiguity: task.spec.contract.autonomy.on_ambiguity,
                 },
-                first_message: agent::prompt::first_message(&briefing),
+                beginning,
             };
             native::drive(&native).await
         };
@@ -333,14 +337,14 @@ impl Runner {
             _ => None,
         };
         let (shared, settings) = (&self.shared, &self.settings);
-        let performance = Performance { shared, settings, project, task, id, gate_box, permit };
+        let performance = Performance { shared, settings, project, log: &self.log, task, id, gate_box, permit };
         match perform(&performance, effect).await {
             Ok(result) => self.record(vec![Event::EffectEnded { id: id.clone(), result }]).await,
             Err(failure) => {
+                let ended = Event::EffectEnded { id: id.clone(), result: failure.result() };
                 let told = failure
                     .tell_agent
-                    .map(|text| Event::MessageAdded { source: MessageSource::Platform, text: text.to_owned() });
-                let ended = Event::EffectEnded { id: id.clone(), result: failure.result() };
+                    .map(|text| Event::MessageAdded { source: MessageSource::Platform, text });
                 self.record(std::iter::once(ended).chain(told).collect()).await
             }
         }
@@ -469,6 +473,8 @@ fn progress(effect: &Effect) -> String {
         Effect::Land { branch, .. } => format!("lands on {branch}"),
         Effect::CloseSandbox { .. } => "removes the sandbox".to_owned(),
         Effect::OpenSandbox { .. } => "starts the sandbox".to_owned(),
+        Effect::BuildEnvironment { .. } => "builds the environment".to_owned(),
+        Effect::Snapshot { .. } => "keeps the files".to_owned(),
         Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } => "works".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::command::Refusal;
 use domain::task::TaskState;
-use orchestrator::{CommandError, SubmitError};
+use orchestrator::{CommandError, ForkError, SubmitError};
 use store::{BlobError, ReadError, ResolveError};
 
 use crate::api::{PROBLEM_JSON, Problem, ProblemType};
@@ -143,6 +143,30 @@ impl From<SubmitError> for Failure {
             SubmitError::NoSandbox(_) => Self::new(ProblemType::NoSandbox, detail),
             SubmitError::DiskFull => Self::new(ProblemType::DiskFull, detail),
             SubmitError::Store(_) => Self::internal("the task could not be accepted", &error),
+        }
+    }
+}
+
+impl From<ForkError> for Failure {
+    fn from(error: ForkError) -> Self {
+        let refused = |reason: &str| {
+            let mut problem = Problem::new(ProblemType::Refused, error.to_string());
+            problem.reason = Some(reason.to_owned());
+            problem.into()
+        };
+        match &error {
+            ForkError::NotFound(_) => Self::new(ProblemType::NotFound, error.to_string()),
+            ForkError::NoTurns => refused("no_turns"),
+            ForkError::NotBegun => refused("not_begun"),
+            ForkError::NoSuchTurn { .. } => refused("no_such_turn"),
+            ForkError::LastWord { .. } => refused("last_word"),
+            ForkError::LongMessage { .. } => Problem::new(ProblemType::InvalidBody, error.to_string()).at("message").into(),
+            ForkError::Gone(_) => refused("files_gone"),
+            ForkError::Store(_) => Self::internal("the step could not be gone back to", &error),
+            ForkError::Submit(_) => match error {
+                ForkError::Submit(error) => error.into(),
+                other => Self::internal("the step could not be gone back to", &other),
+            },
         }
     }
 }

@@ -29,6 +29,7 @@ impl Log {
             repo: RepoSpec { origin: "/repo".to_owned(), base_branch: "main".to_owned(), base: sha('0') },
             agent: AgentSpec::Command { argv: vec!["fix".to_owned()] },
             contract: Contract::default(),
+            fork: None,
         };
         let first = Envelope {
             v: EVENT_VERSION,

@@ -53,6 +53,7 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(base)
         .routes(routes!(tasks::create_task, tasks::list_tasks))
         .routes(routes!(tasks::show_task))
+        .routes(routes!(tasks::fork))
         .routes(routes!(events::read_events))
         .routes(routes!(commands::say))
         .routes(routes!(commands::answer))

@@ -78,7 +78,16 @@ impl Story {
             Event::TaskEnded { state, outcome } => {
                 self.outcome = Some(OutcomeRecord { seq, at, by: by(), state: *state, outcome: outcome.clone() });
             }
+            Event::EgressReported { requests, .. } => {
+                for request in requests {
+                    let Some(denied) = &request.denied else { continue };
+                    let action = format!("reach {} {}:{}{}", request.method, request.host, request.port, request.path);
+                    let (rule, reason) = ("egress".to_owned(), denied.clone());
+                    self.denials.push(DenialRecord { seq, at: request.at, by: by(), action, rule, reason });
+                }
+            }
             Event::Noted { .. }
+            | Event::EnvironmentChosen { .. }
             | Event::GatesChosen { .. }
             | Event::AttemptStarted { .. }
             | Event::EffectStarted { .. }

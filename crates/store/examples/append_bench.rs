@@ -138,5 +138,6 @@ fn spec() -> TaskSpec {
         },
         agent: AgentSpec::Command { argv: vec!["fix".to_owned()] },
         contract: Contract::default(),
+        fork: None,
     }
 }

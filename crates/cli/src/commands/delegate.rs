@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use domain::contract::Contract;
 use domain::evidence::GateSpec;
 use domain::task::Task;
-use server::api::{CreateTask, ProblemType, Submitted};
+use server::api::{CreateTask, ForkBody, ProblemType, Submitted};
 
 use super::logs::watch;
-use super::{Context, say_next, text_of};
-use crate::args::RunArgs;
+use super::{Context, say_next, step_of, text_of};
+use crate::args::{ForkArgs, RunArgs};
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::render::words::command_line;
 use crate::settings::{Settings, micro_usd};
@@ -27,8 +28,22 @@ pub(super) async fn run(args: RunArgs, cx: &mut Context) -> Result<ExitCode, Fai
         let failure = Failure::from(error);
         explain_model(failure, &body, &cx.settings)
     })?;
+    accepted(&client, &submitted, follow, cx).await
+}
+
+pub(super) async fn fork(args: ForkArgs, cx: &mut Context) -> Result<ExitCode, Failure> {
+    let (id, turn) = step_of(&args.step)?;
+    let body = ForkBody { turn, message: args.message };
+    let client = cx.client().await?;
+    let path = format!("/v1/tasks/{id}/fork");
+    let submitted: Submitted = client.post(&path, &body, args.idempotency_key.as_deref()).await?;
+    accepted(&client, &submitted, args.follow, cx).await
+}
+
+/// Says that a task was accepted, or watches it.
+async fn accepted(client: &Client, submitted: &Submitted, follow: bool, cx: &mut Context) -> Result<ExitCode, Failure> {
     if cx.screen.json && !follow {
-        cx.screen.document(&submitted)?;
+        cx.screen.document(submitted)?;
         return Ok(ExitCode::SUCCESS);
     }
     let task = &submitted.task;
@@ -42,7 +57,7 @@ pub(super) async fn run(args: RunArgs, cx: &mut Context) -> Result<ExitCode, Fai
     }
     if follow {
         let now: Task = client.get(&format!("/v1/tasks/{}", task.id), &()).await?;
-        return watch(&client, &now, false, false, cx).await;
+        return watch(client, &now, false, false, cx).await;
     }
     say_next(task, cx)?;
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use domain::task::Task;
-use server::api::{DiffBody, EvidenceBody, WhyBody};
+use server::api::{DiffBody, DiffQuery, EvidenceBody, WhyBody};
 
 use super::{Context, checked};
 use crate::args::{DiffArgs, EvidenceArgs};
@@ -26,7 +26,9 @@ pub(super) async fn show(id: &str, cx: &mut Context) -> Result<ExitCode, Failure
 
 pub(super) async fn diff(args: &DiffArgs, cx: &mut Context) -> Result<ExitCode, Failure> {
     let client = cx.client().await?;
-    let diff: DiffBody = client.get(&format!("/v1/tasks/{}/diff", checked(&args.id)?), &()).await?;
+    let (id, turns) = turns_of(&args.id)?;
+    let query = DiffQuery { from: turns.map(|(from, _)| from), to: turns.map(|(_, to)| to) };
+    let diff: DiffBody = client.get(&format!("/v1/tasks/{id}/diff"), &query).await?;
     if cx.screen.json {
         cx.screen.document(&diff)?;
     } else if args.stat {
@@ -41,6 +43,15 @@ pub(super) async fn diff(args: &DiffArgs, cx: &mut Context) -> Result<ExitCode, 
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A task, and the turns between which it is looked at, if they are named: `ID` or `ID@A..B`.
+fn turns_of(text: &str) -> Result<(&str, Option<(u32, u32)>), Failure> {
+    let Some((id, turns)) = text.split_once('@') else { return Ok((checked(text)?, None)) };
+    let wrong = || Failure::usage(format!("`@{turns}` names no turns; write two numbers such as {id}@2..5, or {id}@0..5"));
+    let (from, to) = turns.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| text.parse().map_err(|_| wrong());
+    Ok((checked(id)?, Some((number(from)?, number(to)?))))
 }
 
 pub(super) async fn evidence(args: &EvidenceArgs, cx: &mut Context) -> Result<ExitCode, Failure> {

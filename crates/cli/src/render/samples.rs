@@ -96,6 +96,7 @@ pub fn spec(agent: AgentSpec) -> TaskSpec {
         repo: RepoSpec { origin: "/home/ada/parser".to_owned(), base_branch: "main".to_owned(), base: sha('a') },
         agent,
         contract: Contract { gates: vec![gate()], ..Contract::default() },
+        fork: None,
     }
 }
 

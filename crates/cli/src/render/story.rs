@@ -189,8 +189,10 @@ impl Story {
             Effect::MergeBase { onto, .. } => {
                 heading(out, "merging", at, Some(&format!("the base branch has moved to {}", onto.short())));
             }
+            Effect::BuildEnvironment { .. } => heading(out, "environment", at, Some("is built in a sandbox of its own")),
             Effect::OpenSandbox { .. }
             | Effect::CloseSandbox { .. }
+            | Effect::Snapshot { .. }
             | Effect::Collect { .. }
             | Effect::Publish { .. } => {}
         }
@@ -199,7 +201,8 @@ impl Story {
     fn ended(&mut self, effect: &Effect, result: &EffectResult, envelope: &Envelope, out: &mut Out) {
         let failed = self.failures.of(effect);
         // A box comes and goes beside what the agent does.
-        let is_box = matches!(effect, Effect::OpenSandbox { .. } | Effect::CloseSandbox { .. });
+        let is_box =
+            matches!(effect, Effect::OpenSandbox { .. } | Effect::CloseSandbox { .. } | Effect::Snapshot { .. });
         if !is_box && !matches!(result, EffectResult::Failed { .. }) {
             self.failures.over();
         }
@@ -239,7 +242,11 @@ impl Story {
                 let word = if *resumed { "the sandbox goes on with its files" } else { "the sandbox is up" };
                 out.line(Line::new().dim(format!("  · {word}, {}", duration(*duration_ms))));
             }
-            EffectResult::SandboxClosed => {}
+            EffectResult::SandboxClosed | EffectResult::SnapshotTaken { .. } => {}
+            EffectResult::EnvironmentBuilt { reused, duration_ms, .. } => {
+                let word = if *reused { "found, built before" } else { "built" };
+                out.line(ending(true, &format!("{word}, {}", duration(*duration_ms))));
+            }
             EffectResult::Collected { commit, notes } => {
                 match commit {
                     Some(commit) => out.line(Line::new().text("  the result left the box as ").bold(commit.short())),
@@ -333,6 +340,10 @@ impl Story {
                     repo.base.short()
                 )));
                 out.line(Line::new().dim(format!("  {}", agent(&spec.agent))));
+                if let Some(fork) = &spec.fork {
+                    let from = format!("  begins where {} stood after turn {}", fork.task.short(), fork.turn);
+                    out.line(Line::new().text(from));
+                }
                 notes.iter().for_each(|note| remark(note, out));
             }
             Event::Noted { text } => remark(text, out),
@@ -348,6 +359,10 @@ impl Story {
                         command_line(&gate.command)
                     )));
                 }
+            }
+            Event::EnvironmentChosen { environment } => super::egress::chosen(environment, &mut |line| out.line(line)),
+            Event::EgressReported { requests, unlisted, .. } => {
+                super::egress::reported(requests, *unlisted, &mut |line| out.line(line));
             }
             Event::AttemptStarted { attempt: 1 } => {}
             Event::AttemptStarted { attempt } => heading(out, &format!("attempt {attempt}"), at, None),

@@ -5,6 +5,22 @@ use domain::task::{AgentSpec, OutcomeReason, TaskState, TaskSummary, Wait, WaitK
 
 use crate::terminal::Style;
 
+/// Bytes, as a person reads them: `0 B`, `12 kB`, `3.4 MB`, `1.2 GB`.
+#[must_use]
+pub fn bytes(n: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "kB", "MB", "GB"];
+    let mut scaled = n;
+    let mut tenths = 0;
+    let mut unit = 0;
+    while scaled >= 1000 && unit + 1 < UNITS.len() {
+        tenths = scaled % 1000 / 100;
+        scaled /= 1000;
+        unit += 1;
+    }
+    let word = UNITS.get(unit).unwrap_or(&"B");
+    if unit < 2 || scaled >= 100 { format!("{scaled} {word}") } else { format!("{scaled}.{tenths} {word}") }
+}
+
 /// A length of time as people say it.
 #[must_use]
 pub fn duration(ms: u64) -> String {

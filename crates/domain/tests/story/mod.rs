@@ -45,6 +45,7 @@ impl Story {
             repo: RepoSpec { origin: "/repo".into(), base_branch: "main".into(), base: sha('a') },
             agent: AgentSpec::Native { model: "replay:x".into() },
             contract: Contract::default(),
+            fork: None,
         };
         let first = Envelope {
             v: EVENT_VERSION,

@@ -45,7 +45,7 @@ pub fn permit(task: &TaskId, branch: &str, expected: &CommitSha, commit: &Commit
     let at = jiff::Timestamp::UNIX_EPOCH;
     let repo = RepoSpec { origin: "/x".into(), base_branch: branch.into(), base: expected.clone() };
     let agent = AgentSpec::Command { argv: vec!["true".into()] };
-    let spec = TaskSpec { goal: "a goal".into(), repo, agent, contract: Contract::default() };
+    let spec = TaskSpec { goal: "a goal".into(), repo, agent, contract: Contract::default(), fork: None };
     let event = Event::TaskSubmitted { spec: Box::new(spec), notes: Vec::new() };
     let first = Envelope { v: EVENT_VERSION, task: task.clone(), seq: 1, at, actor: person.clone(), event };
     let mut folded = domain::fold([&first]).unwrap();

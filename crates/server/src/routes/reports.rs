@@ -13,10 +13,10 @@ use domain::event::Envelope;
 use domain::id::{Digest, TaskId};
 
 use super::{Always, OfTask};
-use crate::api::{DiffBody, EvidenceBody, ProblemType, WhyBody};
+use crate::api::{DiffBody, DiffQuery, EvidenceBody, Problem, ProblemType, WhyBody};
 use crate::app::App;
 use crate::error::{Failure, Outcome};
-use crate::extract::{Target, accepts, param};
+use crate::extract::{Query, Target, accepts, param};
 use crate::story::{Story, names_blob};
 
 /// Events read at once.
@@ -26,20 +26,37 @@ const X_DIFF: &str = "text/x-diff";
 /// What the proposed change changes
 ///
 /// `text/x-diff` gives the patch alone. Before there is a change it is `not-found` with reason
-/// `no_change`.
+/// `no_change`. With `from` and `to`, what happened between two turns of the newest attempt, as far
+/// as files were kept.
 #[utoipa::path(
     get,
     path = "/v1/tasks/{id}/diff",
     tag = "reports",
-    params(("id" = String, Path, description = "The task's id, or an unambiguous beginning of it")),
+    params(("id" = String, Path, description = "The task's id, or an unambiguous beginning of it"), DiffQuery),
     responses(
         (status = 200, description = "The change", content((DiffBody = "application/json"), (String = "text/x-diff"))),
         OfTask,
         Always,
     )
 )]
-pub(crate) async fn diff(State(app): State<Arc<App>>, Target(id): Target, headers: HeaderMap) -> Outcome<Response> {
-    let diff = app.handle.diff(&id).await?;
+pub(crate) async fn diff(
+    State(app): State<Arc<App>>,
+    Target(id): Target,
+    Query(query): Query<DiffQuery>,
+    headers: HeaderMap,
+) -> Outcome<Response> {
+    let diff = match (query.from, query.to) {
+        (None, None) => app.handle.diff(&id).await?,
+        (Some(from), Some(to)) => {
+            // Boxes are started for it; whoever stops waiting does not leave them behind.
+            let handle = app.handle.clone();
+            app.change(async move { handle.diff_turns(&id, from, to).await }).await?
+        }
+        _ => {
+            let detail = "name both turns: `from` and `to`";
+            return Err(Problem::new(ProblemType::MalformedRequest, detail).at("from").into());
+        }
+    };
     if accepts(&headers, X_DIFF) {
         return Ok(([(header::CONTENT_TYPE, "text/x-diff; charset=utf-8")], diff.patch).into_response());
     }

@@ -14,7 +14,7 @@ use orchestrator::Submission;
 use store::Filter;
 
 use super::{Always, OfBody, OfTask};
-use crate::api::{CreateTask, DEFAULT_TASKS, ListQuery, MAX_TASKS, Problem, ProblemType, Submitted, TaskList};
+use crate::api::{CreateTask, DEFAULT_TASKS, ForkBody, ListQuery, MAX_TASKS, Problem, ProblemType, Submitted, TaskList};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Failure, Outcome};
@@ -59,7 +59,46 @@ pub(crate) async fn create_task(
         contract: body.contract.unwrap_or_default(),
     };
     let handle = app.handle.clone();
-    let submitted = app.change(async move { handle.submit(submission, &who, key).await }).await?;
+    Ok(accepted(app.change(async move { handle.submit(submission, &who, key).await }).await?))
+}
+
+/// Go back to a step: a new task that begins there
+///
+/// It has the goal, the base, the contract, the files and the conversation of the other task as they
+/// were after that turn, and a budget of its own. The other task goes on as it was.
+#[utoipa::path(
+    post,
+    path = "/v1/tasks/{id}/fork",
+    tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The task's id, or an unambiguous beginning of it"),
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "Makes the request safe to repeat: the same key and body find the same task"),
+    ),
+    request_body = ForkBody,
+    responses(
+        (status = 201, description = "The task was accepted", body = Submitted),
+        (status = 200, description = "The same request was accepted before; this is its task", body = Submitted),
+        OfTask,
+        OfBody,
+        Always,
+    )
+)]
+pub(crate) async fn fork(
+    State(app): State<Arc<App>>,
+    Caller(who): Caller,
+    Target(id): Target,
+    headers: HeaderMap,
+    Json(body): Json<ForkBody>,
+) -> Outcome<Response> {
+    let key = idempotency_key(&headers)?;
+    let handle = app.handle.clone();
+    let forked =
+        app.change(async move { handle.fork(&id, body.turn, body.message.as_deref(), &who, key).await }).await?;
+    Ok(accepted(forked))
+}
+
+fn accepted(submitted: orchestrator::Submitted) -> Response {
     let submitted = Submitted { task: submitted.task, created: submitted.created, notes: submitted.notes };
     let status = if submitted.created { StatusCode::CREATED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/tasks/{}", submitted.task.id));
@@ -67,7 +106,7 @@ pub(crate) async fn create_task(
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
-    Ok(response)
+    response
 }
 
 /// What belongs to the other agent is refused: a wish that is passed over is worse than an error.

@@ -48,6 +48,7 @@ impl Story {
             },
             agent: AgentSpec::Command { argv: vec!["fix".to_owned()] },
             contract: Contract::default(),
+            fork: None,
         };
         self.append(vec![Event::TaskSubmitted { spec: Box::new(spec), notes: Vec::new() }])
     }

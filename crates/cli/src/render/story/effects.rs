@@ -14,7 +14,11 @@ use crate::terminal::fit;
 pub const fn speaks(effect: &Effect) -> bool {
     matches!(
         effect,
-        Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } | Effect::RunGate { .. }
+        Effect::CallModel { .. }
+            | Effect::RunTool { .. }
+            | Effect::RunCommand { .. }
+            | Effect::RunGate { .. }
+            | Effect::BuildEnvironment { .. }
     )
 }
 
@@ -28,6 +32,7 @@ pub fn says(effect: &Effect, item: &LiveItem) -> bool {
         ) => turn == now,
         (Effect::RunTool { tool, .. }, LiveItem::Output { source, .. }) => tool == source,
         (Effect::RunGate { gate, .. }, LiveItem::Output { source, .. }) => gate.name == *source,
+        (Effect::BuildEnvironment { .. }, LiveItem::Output { source, .. }) => source == "environment",
         (Effect::RunCommand { .. }, LiveItem::Output { source, .. }) => source == "command",
         _ => false,
     }
@@ -55,6 +60,8 @@ pub fn in_words(effect: &Effect) -> String {
         Effect::RunTool { tool, input_json, .. } => {
             format!("running {tool} {}", fit(&tools::subject(input_json), 40)).trim_end().to_owned()
         }
+        Effect::BuildEnvironment { .. } => "building the environment".to_owned(),
+        Effect::Snapshot { turn, .. } => format!("keeping the files of turn {turn}"),
         Effect::RunCommand { argv, .. } => format!("running {}", fit(&command_line(argv), 50)),
         Effect::Collect { .. } => "bringing the result out of the box".to_owned(),
         Effect::RunGate { gate, .. } => format!("running gate {}", gate.name),
