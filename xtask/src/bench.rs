@@ -5,6 +5,7 @@
 
 pub mod engine;
 mod report;
+pub mod sandbox;
 mod scripted;
 mod server;
 mod stats;

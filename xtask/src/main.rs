@@ -22,6 +22,11 @@ usage: cargo xtask <command>
   bench engine [--json]          speed and memory of the engine, beside their floors
        --runs <n>                demo runs that the percentiles are taken over (default 20)
        --profile <dev|release>   what to build (default release)
+  bench sandbox [--json]         what a box costs, beside floors and bubblewrap
+       --quick                   few rounds, without the 5 GB tree and the 400 boxes
+       --folder <folder>         where to work (default: in the target folder; 7 GB free, no overlay)
+       --only <part>             start, exec, snapshot, fork, git, size or rest; may be given again
+       --profile <dev|release>   what to build (default release)
 ";
 
 fn main() -> ExitCode {
@@ -54,6 +59,10 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
         ["test", rest @ ..] => test::run(&test::Options::parse(rest)?),
         ["bench", "engine", rest @ ..] => {
             bench::engine::run(&bench::engine::Options::parse(rest)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        ["bench", "sandbox", rest @ ..] => {
+            bench::sandbox::run(&bench::sandbox::Options::parse(rest)?)?;
             Ok(ExitCode::SUCCESS)
         }
         other => anyhow::bail!("there is no command `{}`\n\n{USAGE}", other.join(" ")),

@@ -79,6 +79,13 @@ pub fn built(program: &Path) -> Command {
     Command::new(program)
 }
 
+/// Debian's installer, which asks nothing.
+pub fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
 /// Whether an environment variable is set.
 pub fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some()
@@ -92,6 +99,17 @@ pub fn captured(command: &mut Command) -> anyhow::Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{shown}`"))?;
     if !output.status.success() {
         bail!("`{shown}` failed ({}):\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Like [`captured`], but what the program says beside its output is seen while it works.
+pub fn answered(command: &mut Command) -> anyhow::Result<String> {
+    let shown = shown(command);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
+    if !output.status.success() {
+        bail!("`{shown}` failed ({}); see above", output.status);
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -160,7 +160,7 @@ fn parse_ticks(text: &str) -> Option<Ticks> {
 }
 
 /// The last line of some output, as JSON.
-fn last_json<T: for<'a> Deserialize<'a>>(printed: &str) -> anyhow::Result<T> {
+pub fn last_json<T: for<'a> Deserialize<'a>>(printed: &str) -> anyhow::Result<T> {
     let line = printed.lines().rev().find(|line| !line.trim().is_empty()).context("nothing was printed")?;
     serde_json::from_str(line).with_context(|| format!("the last line is not the expected JSON: {line}"))
 }
