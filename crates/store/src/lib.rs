@@ -5,6 +5,7 @@
 //!   TaskIndex  lists, prefixes, wake-ups: derived, written in the same transaction as the events
 //!   Leases     who works on a task; an append under an old epoch is refused
 //!   Blobs      bytes by their digest
+//!   Secrets    credentials, sealed, and who changed them; the vault over it has the keys
 //! ```
 //!
 //! [`sqlite::open`] keeps all of it in one folder, [`memory::open`] in this process. What an append
@@ -24,6 +25,7 @@ mod error;
 mod ledger;
 pub mod memory;
 mod ports;
+pub mod secrets;
 pub mod sqlite;
 
 pub use error::{
@@ -33,6 +35,8 @@ pub use ports::{
     Append, Appended, Blobs, EventLog, Filter, Head, Idempotency, Lease, Leases, Lifeline, Store, StoredEvent,
     StoredKey, TaskIndex, Verified,
 };
+
+pub use secrets::{Secret, Secrets, Vault, VaultError};
 
 /// Most bytes of one stored event. Larger outputs belong in a blob.
 pub const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use domain::id::{Digest, TaskId};
+use domain::principal::Principal;
 use domain::task::TaskSummary;
 use jiff::Timestamp;
 
@@ -17,6 +18,11 @@ use crate::ledger::{ChainCheck, LeaseWork, Ledger, MAX_CANDIDATES, Prepared, fro
 use crate::ports::{
     Append, Appended, Blobs, EventLog, Filter, Head, Lease, Leases, Lifeline, Store, StoredEvent, StoredKey, TaskIndex,
     Verified,
+};
+
+use crate::secrets::{
+    AuditAction, Change, SealedSecret, SecretAudit, SecretLine, SecretName, SecretScope, Secrets, SecretsError,
+    effective, judge,
 };
 
 /// A new, empty store.
@@ -32,6 +38,8 @@ struct State {
     /// By the row of the task's first event: the order of lists.
     lines: BTreeMap<u64, Line>,
     blobs: HashMap<Digest, Vec<u8>>,
+    secrets: BTreeMap<(SecretScope, SecretName), SealedSecret>,
+    audit: Vec<SecretAudit>,
     closed: bool,
 }
 
@@ -195,6 +203,76 @@ impl Blobs for Memory {
 
     async fn get_range(&self, digest: &Digest, offset: u64, length: u64) -> Result<Option<Vec<u8>>, BlobError> {
         Ok(self.state().blobs.get(digest).map(|bytes| slice(bytes, offset, length)))
+    }
+}
+
+impl Memory {
+    fn change(&self, change: Change, actor: &Principal, at: Timestamp) -> Result<SecretLine, SecretsError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(SecretsError::Closed);
+        }
+        let place = (change.scope().clone(), change.name().clone());
+        let told = judge(&change, state.secrets.get(&place).map(|secret| &secret.line))?;
+        let audit = SecretAudit {
+            row: state.audit.len() as u64 + 1,
+            at,
+            actor: actor.clone(),
+            action: change.action(),
+            name: told.name.clone(),
+            scope: told.scope.clone(),
+            hosts: told.hosts.clone(),
+            added_as: told.added_as.clone(),
+        };
+        match change {
+            Change::Put { secret, .. } => state.secrets.insert(place, *secret),
+            Change::Remove { .. } => state.secrets.remove(&place),
+        };
+        state.audit.push(audit);
+        Ok(told)
+    }
+
+    fn lines(&self) -> Vec<SecretLine> {
+        self.state().secrets.values().map(|secret| secret.line.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Secrets for Memory {
+    async fn put(
+        &self,
+        secret: SealedSecret,
+        action: AuditAction,
+        actor: &Principal,
+        at: Timestamp,
+    ) -> Result<(), SecretsError> {
+        self.change(Change::Put { secret: Box::new(secret), action }, actor, at).map(|_| ())
+    }
+
+    async fn remove(
+        &self,
+        scope: &SecretScope,
+        name: &SecretName,
+        actor: &Principal,
+        at: Timestamp,
+    ) -> Result<SecretLine, SecretsError> {
+        self.change(Change::Remove { scope: scope.clone(), name: name.clone() }, actor, at)
+    }
+
+    async fn list(&self) -> Result<Vec<SecretLine>, ReadError> {
+        Ok(self.lines())
+    }
+
+    async fn for_box(&self, repo: &str, environment: Option<&str>) -> Result<Vec<SecretLine>, ReadError> {
+        Ok(effective(self.lines(), repo, environment))
+    }
+
+    async fn get(&self, scope: &SecretScope, name: &SecretName) -> Result<Option<SealedSecret>, ReadError> {
+        Ok(self.state().secrets.get(&(scope.clone(), name.clone())).cloned())
+    }
+
+    async fn audit(&self, limit: u32) -> Result<Vec<SecretAudit>, ReadError> {
+        Ok(self.state().audit.iter().rev().take(limit as usize).cloned().collect())
     }
 }
 

@@ -12,6 +12,7 @@ use domain::task::{TaskState, TaskSummary};
 use jiff::Timestamp;
 
 use crate::error::{AppendError, BlobError, LeaseError, ReadError, ResolveError, VerifyError};
+use crate::secrets::Secrets;
 
 /// What is to be stored in one transaction.
 #[derive(Debug, Clone)]
@@ -275,6 +276,8 @@ pub struct Store {
     pub leases: Arc<dyn Leases>,
     /// The blobs.
     pub blobs: Arc<dyn Blobs>,
+    /// The sealed secrets; a [`crate::Vault`] opens them.
+    pub secrets: Arc<dyn Secrets>,
     lifeline: Arc<dyn Lifeline>,
 }
 
@@ -282,13 +285,14 @@ impl Store {
     /// A store from one back end that plays all roles.
     pub(crate) fn of<B>(back_end: Arc<B>) -> Self
     where
-        B: EventLog + TaskIndex + Leases + Blobs + Lifeline + 'static,
+        B: EventLog + TaskIndex + Leases + Blobs + Secrets + Lifeline + 'static,
     {
         Self {
             log: back_end.clone(),
             index: back_end.clone(),
             leases: back_end.clone(),
             blobs: back_end.clone(),
+            secrets: back_end.clone(),
             lifeline: back_end,
         }
     }

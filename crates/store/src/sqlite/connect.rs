@@ -15,7 +15,10 @@ use super::statements::{Trouble, classify};
 use crate::error::{Fault, OpenError};
 
 /// Every change of the schema, oldest first. A file that was released is never edited.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "events", include_str!("../../migrations/sqlite/0001_events.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "events", include_str!("../../migrations/sqlite/0001_events.sql")),
+    (2, "secrets", include_str!("../../migrations/sqlite/0002_secrets.sql")),
+];
 
 /// For another program that looks at the file, such as a backup; no store waits for another.
 const BUSY_TIMEOUT_MS: u64 = 5_000;

@@ -18,6 +18,7 @@ mod blobs;
 mod connect;
 mod folder;
 mod reads;
+mod secrets;
 mod statements;
 mod writer;
 

@@ -14,6 +14,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::folder::Folder;
+use super::secrets::SecretJob;
 use super::statements::{Changes, Line, Touched, Trouble, load, run, write};
 use crate::error::{AppendError, BlobError, Fault, LeaseError};
 use crate::ledger::{LeaseWork, Ledger, Prepared};
@@ -38,7 +39,7 @@ impl<T> Answer<T> {
     pub fn new(reply: oneshot::Sender<T>) -> Self {
         Self { outcome: None, reply }
     }
-    fn set(&mut self, outcome: T) {
+    pub fn set(&mut self, outcome: T) {
         self.outcome = Some(outcome);
     }
     /// A caller that went away does not mind.
@@ -74,6 +75,7 @@ pub(super) enum Job {
     Append(Box<AppendJob>),
     Lease(LeaseJob),
     Blob(BlobJob),
+    Secret(Box<SecretJob>),
 }
 
 impl Job {
@@ -82,6 +84,7 @@ impl Job {
             Self::Append(job) => job.work.size_bytes(),
             Self::Lease(_) => 0,
             Self::Blob(job) => job.bytes.len(),
+            Self::Secret(job) => job.size_bytes(),
         }
     }
 
@@ -91,6 +94,7 @@ impl Job {
             Self::Append(job) => job.answer.send(),
             Self::Lease(job) => job.answer.send(),
             Self::Blob(job) => job.answer.send(),
+            Self::Secret(job) => job.answer.send(),
         }
     }
 
@@ -110,6 +114,7 @@ impl Job {
                 Trouble::Full => BlobError::DiskFull,
                 Trouble::Refused(fault) | Trouble::Broken(fault) => BlobError::Failed(fault.clone()),
             })),
+            Self::Secret(job) => job.answer.set(Err(SecretJob::told(trouble))),
         }
         self.answer();
     }
@@ -283,6 +288,10 @@ async fn judge_and_write(connection: &mut SqliteConnection, group: &mut [Job]) -
             Job::Append(job) => job.answer.set(ledger.append(&job.work)),
             Job::Lease(job) => job.answer.set(ledger.lease(&job.work)),
             Job::Blob(job) => job.answer.set(Ok(())),
+            Job::Secret(job) => {
+                let outcome = job.carry_out(connection).await?;
+                job.answer.set(outcome);
+            }
         }
     }
     let changes = changes(group, &ledger);
@@ -301,7 +310,7 @@ fn touched(group: &[Job]) -> Touched<'_> {
             Job::Lease(job) => {
                 tasks.insert(job.work.task());
             }
-            Job::Blob(_) => {}
+            Job::Blob(_) | Job::Secret(_) => {}
         }
     }
     Touched { tasks: tasks.into_iter().collect(), keys }
@@ -331,7 +340,7 @@ fn changes<'a>(group: &'a [Job], ledger: &'a Ledger) -> Changes<'a> {
                 }
             }
             Job::Blob(job) => changes.blobs.push((&job.digest, &job.bytes)),
-            Job::Lease(_) => {}
+            Job::Lease(_) | Job::Secret(_) => {}
         }
     }
     changes.lines = lines.into_values().collect();
