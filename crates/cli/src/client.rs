@@ -20,6 +20,9 @@ use crate::terminal;
 pub use launch::{end_server, server_pid};
 pub use sse::{Message, Parser};
 
+/// How often a server that breaks connections off is looked at again, and after which pause.
+const ENDING_LOOKS: u32 = 5;
+const ENDING_PAUSE: Duration = Duration::from_millis(50);
 /// How long the server may take to say that it is there.
 const HEALTH_LIMIT: Duration = Duration::from_secs(5);
 /// How long it may take over an ordinary request.
@@ -96,7 +99,7 @@ impl Client {
     /// If the server can't be started, with the end of its log.
     pub async fn connect(settings: &Settings, flags: &Flags, quiet: bool) -> Result<Self, Failure> {
         let client = Self::new(settings)?;
-        let health = match client.health().await {
+        let health = match client.settled_health().await {
             Ok(health) => health,
             Err(CallError::NoServer) => launch::start(&client, settings, flags, quiet).await?,
             Err(error) => return Err(error.into()),
@@ -109,6 +112,18 @@ impl Client {
             ));
         }
         Ok(client)
+    }
+
+    /// How the server is. One that ends at this very moment breaks the connection off first, and is
+    /// no server a moment later.
+    async fn settled_health(&self) -> Answer<Health> {
+        for _ in 0..ENDING_LOOKS {
+            match self.health().await {
+                Err(CallError::Broken(_)) => tokio::time::sleep(ENDING_PAUSE).await,
+                settled => return settled,
+            }
+        }
+        self.health().await
     }
 
     /// How the server is.

@@ -56,6 +56,8 @@ pub(crate) struct Collecting<'a> {
     pub(crate) task: &'a Task,
     /// In whose name the hub keeps the commits.
     pub(crate) owner: &'a TaskId,
+    /// Of the platform's commit.
+    pub(crate) message: &'a str,
     pub(crate) hands: &'a dyn Sandbox,
     /// Names the command in the box and the folder on the host.
     pub(crate) name: &'a str,
@@ -67,7 +69,7 @@ impl Collecting<'_> {
         let (task, hands) = (self.task, self.hands);
         let base = &task.spec.repo.base;
         let date = format!("{} +0000", task.submitted_at.as_second());
-        let argv = ["sh", "-c", COLLECT, "collect", base.as_str(), &commit_message(task), BUNDLE, &date]
+        let argv = ["sh", "-c", COLLECT, "collect", base.as_str(), self.message, BUNDLE, &date]
             .map(OsString::from)
             .to_vec();
         let wanted = Wanted { argv, time_limit_ms: COLLECT_MS, max_output_bytes: 1 << 20 };

@@ -47,13 +47,18 @@ impl Handle {
         // Two who look at once must not share a box that the first takes away.
         let name = format!("look-{:x}", ports.random.bits());
         let id = SandboxId::parse(&format!("{}-{name}", task.id)).map_err(|error| Failure::infra(error.to_string()))?;
-        let snapshot = sandbox::SnapshotRef { layers: files.layers };
+        let snapshot = sandbox::SnapshotRef { layers: files.layers.clone() };
         let started = ports.boxes.start(boxes::spec(settings, &id, snapshot)).await;
         let owner = TaskId::from_random(seed(&task.id));
         let collected = match &started {
             Ok(started) => {
                 let hands = &*started.sandbox;
-                Collecting { ports, settings, project, task, owner: &owner, hands, name: &name }.collect().await
+                // Another commit than the result's, which the hub may hold under the task's own name.
+                let message = format!("The files of task {} after turn {}", task.id, files.turn);
+                let owner = &owner;
+                Collecting { ports, settings, project, task, owner, message: &message, hands, name: &name }
+                    .collect()
+                    .await
             }
             Err(error) => Err(Failure::infra(error.to_string())),
         };

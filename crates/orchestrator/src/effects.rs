@@ -72,6 +72,7 @@ async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure>
         project: performance.project,
         task,
         owner: &task.id,
+        message: &commit_message(task),
         hands: &*hands,
         name: &format!("{}-{}", performance.id, performance.gate_box),
     };
