@@ -36,21 +36,30 @@ pub fn available_mb() -> Outcome<f64> {
     Ok(kilobytes(&text, "MemAvailable:").ok_or("/proc/meminfo does not say what is available")? / 1000.0)
 }
 
-/// All processes of boxes and of this program besides this one: in another pid namespace than ours,
-/// or running our file.
-pub fn of_boxes() -> Outcome<HashSet<u32>> {
-    let ours = std::fs::read_link("/proc/self/ns/pid")?;
-    let program = std::fs::read_link("/proc/self/exe")?;
-    let is_of_box = |pid: u32| {
-        let about = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}"));
-        about("ns/pid").is_ok_and(|other| other != ours) || about("exe").is_ok_and(|exe| exe == program)
-    };
-    let pids = std::fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter(|pid| *pid != std::process::id() && is_of_box(*pid)).collect())
+/// All processes in the boxes of a provider's data folder, as this machine numbers them.
+///
+/// Beside each box's files lies the number of its first process; the others share its namespace.
+pub fn of_boxes(data: &Path) -> Outcome<HashSet<u32>> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let mut boxes = HashSet::new();
+    for entry in std::fs::read_dir(data.join("run"))?.flatten() {
+        let first = std::fs::read_to_string(entry.path().join("pid")).unwrap_or_default();
+        boxes.extend(first.split_ascii_whitespace().next().and_then(namespace));
+    }
+    let pids = std::fs::read_dir("/proc")?.flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let pid = name.to_str()?;
+        let inside = boxes.contains(&namespace(pid)?);
+        pid.parse().ok().filter(|_| inside)
+    });
+    Ok(pids.collect())
 }
 
 /// Proportional share of memory of these processes together, in MB.
-pub fn pss_mb<'p>(pids: impl IntoIterator<Item = &'p u32>) -> Outcome<f64> {
+pub fn pss_mb(pids: &HashSet<u32>) -> Outcome<f64> {
+    if pids.is_empty() {
+        return Err("the processes of the boxes were not found".into());
+    }
     let mut sum = 0.0;
     for pid in pids {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));

@@ -57,7 +57,7 @@ async fn destroy_all(world: &World) -> Outcome<Duration> {
 #[expect(clippy::cast_precision_loss, reason = "some hundred boxes")]
 pub async fn forks(world: &World, snapshot: &SnapshotRef, rounds: Rounds, figures: &mut Figures) -> Outcome {
     let (mut ours, mut floor, mut fewest_alive) = (Vec::new(), Vec::new(), FORKS);
-    let before = floors::of_boxes()?;
+    let (mut taken, mut shares) = (Vec::new(), Vec::new());
     for _ in 0..rounds.rare {
         floor.push(floors::bare_echoes(FORKS)?);
         let available = floors::available_mb()?;
@@ -65,17 +65,19 @@ pub async fn forks(world: &World, snapshot: &SnapshotRef, rounds: Rounds, figure
         let boxes = start_all(world, snapshot, 0..FORKS).await?;
         ours.push(begun.elapsed());
         fewest_alive = fewest_alive.min(alive(world).await?);
-        figures.put("idle_available_mb", (available - floors::available_mb()?) / FORKS as f64);
-        let after = floors::of_boxes()?;
-        match floors::pss_mb(after.difference(&before)) {
-            Ok(sum) => figures.put("idle_rss_mb", sum / FORKS as f64),
+        taken.push((available - floors::available_mb()?) / FORKS as f64);
+        let processes = floors::of_boxes(&world.data())?;
+        match floors::pss_mb(&processes) {
+            Ok(sum) => shares.push(sum / FORKS as f64),
             Err(error) => figures.missing("idle_rss_mb", error.to_string()),
         }
-        let processes = after.len().saturating_sub(before.len()) as f64 / FORKS as f64;
-        figures.beside("idle_rss_mb", format!("{processes:.1} processes in each of {FORKS} boxes"));
+        let each = processes.len() as f64 / FORKS as f64;
+        figures.beside("idle_rss_mb", format!("{each:.1} processes in each of {FORKS} boxes"));
         drop(boxes);
         destroy_all(world).await?;
     }
+    figures.middle_of("idle_rss_mb", shares);
+    figures.middle_of("idle_available_mb", taken);
     figures.middle("fork100_ms", &ours);
     figures.beside("fork100_ms", format!("{} rounds", ours.len()));
     figures.put("fork100_alive", fewest_alive as f64);
@@ -88,7 +90,7 @@ pub async fn at_rest(world: &World, snapshot: &SnapshotRef, quick: bool, figures
     if quick {
         return Err("not in the short form".into());
     }
-    let (before, available) = (floors::of_boxes()?, floors::available_mb()?);
+    let available = floors::available_mb()?;
     let begun = Instant::now();
     let mut boxes = Vec::new();
     let mut stopped = None;
@@ -121,7 +123,7 @@ pub async fn at_rest(world: &World, snapshot: &SnapshotRef, quick: bool, figures
     figures.put("rest_400_start_ms", ms(started));
     figures.put("rest_400_answer_ms", ms(asked));
     figures.put("rest_400_available_mb", (available - floors::available_mb()?) / count);
-    match floors::pss_mb(floors::of_boxes()?.difference(&before)) {
+    match floors::pss_mb(&floors::of_boxes(&world.data())?) {
         Ok(sum) => figures.put("rest_400_pss_mb", sum / count),
         Err(error) => figures.missing("rest_400_pss_mb", error.to_string()),
     }

@@ -81,6 +81,14 @@ impl Figures {
         self.beside.insert(key, what.into());
     }
 
+    /// The middle of many figures; nothing if there are none.
+    pub fn middle_of(&mut self, key: &'static str, mut figures: Vec<f64>) {
+        figures.sort_by(f64::total_cmp);
+        if let Some(value) = figures.get(figures.len() / 2) {
+            self.put(key, *value);
+        }
+    }
+
     /// The middle of many times; nothing if there are none.
     pub fn middle(&mut self, key: &'static str, times: &[Duration]) {
         if let Some(value) = percentile(times, 50) {

@@ -57,9 +57,13 @@ fn id(name: &str) -> Outcome<SandboxId> {
     Ok(SandboxId::parse(name)?)
 }
 
+fn data(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
 fn provider(folder: &Path) -> Outcome<Arc<LocalProvider>> {
     let program = std::env::current_exe()?;
-    let config = LocalConfig::of_program(&program, &folder.join("data"), Toolchains::default());
+    let config = LocalConfig::of_program(&program, &data(folder), Toolchains::default());
     Ok(Arc::new(LocalProvider::open(config)?))
 }
 
@@ -78,6 +82,11 @@ impl World {
         let folder = under.join(format!("{PREFIX}{}", std::process::id()));
         std::fs::create_dir(&folder)?;
         Ok(Self { provider: provider(&folder)?, folder })
+    }
+
+    /// The provider's data folder.
+    pub fn data(&self) -> PathBuf {
+        data(&self.folder)
     }
 
     /// Whether boxes start here at all.
