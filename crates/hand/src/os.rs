@@ -100,12 +100,20 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
-/// Lets a command start as the leader of its own session.
+/// Lets a command start as the leader of its own session, and without the hand's precedence.
 pub fn in_own_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt as _;
-    // SAFETY: setsid is async-signal-safe and touches no memory.
+    // SAFETY: setsid and the two priority calls are bare system calls and touch no memory.
     unsafe {
-        command.pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+        command.pre_exec(|| {
+            if libc::setsid() < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
+                rustix::process::setpriority_process(None, 0)?;
+            }
+            Ok(())
+        });
     }
 }
 

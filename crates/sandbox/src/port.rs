@@ -142,11 +142,14 @@ pub struct Limits {
     pub cpu_millis: Option<u32>,
     /// Open files of one process.
     pub open_files: u32,
+    /// Largest file that a process may write, in bytes; none means no limit.
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 4 << 30, pids: 2048, cpu_millis: None, open_files: 16_384 }
+        Self { memory_bytes: 4 << 30, pids: 2048, cpu_millis: None, open_files: 16_384, file_bytes: None }
     }
 }
 

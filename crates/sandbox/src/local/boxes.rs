@@ -210,6 +210,7 @@ impl Boxes {
             groups,
             pids: spec.limits.pids,
             open_files: spec.limits.open_files,
+            file_bytes: spec.limits.file_bytes,
             boot: self.layout.boot().to_owned(),
         }
     }

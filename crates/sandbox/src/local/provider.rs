@@ -19,6 +19,7 @@ use crate::error::StorageContext as _;
 use crate::local::boxes::{Boxes, Users};
 use crate::local::cgroup::Cgroups;
 use crate::local::explain::Machine;
+use crate::local::inside;
 use crate::local::layout::Layout;
 use crate::local::pack;
 use crate::local::sandbox::LocalSandbox;
@@ -201,7 +202,7 @@ impl Provider for LocalProvider {
             folder_rename: range,
             network: false,
             disk_limit: false,
-            landlock: false,
+            landlock: inside::landlock_version() > 0,
             problems,
         }
     }

@@ -1,7 +1,7 @@
 //! The last steps before the hand: limits, identity, descriptors, capabilities, filter.
 //!
-//! Order matters: what takes a right comes after what needs it, and the filter is last. Absent:
-//! Landlock (the mount namespace already holds nothing else).
+//! Order matters: what takes a right comes after what needs it, and the filter is last. Absent: what
+//! is behind each wall (see `filter` and `landlock`).
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::plan::{AtStep as _, Failed, Plan, Step};
-use super::{filter, sys};
+use super::{filter, landlock, sys};
 
 /// What root in the box can do. All of it ends at the box's own users and namespaces.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
@@ -34,14 +34,18 @@ pub fn namespaces() -> Result<(), Failed> {
 }
 
 /// Takes on the box's limits and gives up everything that it need not have.
-pub fn confine(plan: &Plan, kept: &[&OwnedFd]) -> Result<(), Failed> {
+pub fn confine(plan: &Plan, pack: &OwnedFd, kept: &[&OwnedFd]) -> Result<(), Failed> {
     // The launcher may be a session leader of a terminal's session; the box has no terminal.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::empty_keyring();
     limit(Resource::Nproc, u64::from(plan.pids))?;
     limit(Resource::Nofile, u64::from(plan.open_files))?;
-    limit(Resource::Core, 0)?;
+    // One and not zero: a crash handler of the host that is fed through a pipe starts even at zero.
+    limit(Resource::Core, 1)?;
+    if let Some(bytes) = plan.file_bytes {
+        limit(Resource::Fsize, bytes)?;
+    }
     sys::reset_signals();
     sys::close_on_exec_from(3).at(Step::Confine, || "closing descriptors".into())?;
     for fd in kept {
@@ -57,6 +61,7 @@ pub fn confine(plan: &Plan, kept: &[&OwnedFd]) -> Result<(), Failed> {
     let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).at(Step::Confine, || "dropping capabilities".into())?;
     rustix::thread::set_no_new_privs(true).at(Step::Confine, || "setting no_new_privs".into())?;
+    landlock::around_the_box(pack)?;
     sys::install_filter(&filter::program()).at(Step::Confine, || "installing the system call filter".into())
 }
 

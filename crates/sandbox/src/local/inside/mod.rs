@@ -16,11 +16,13 @@
 
 mod confine;
 mod filter;
+mod landlock;
 mod launch;
 mod mounts;
 mod plan;
 mod root;
 mod sys;
 
+pub use landlock::version as landlock_version;
 pub use launch::launcher_main;
 pub use plan::{Bind, Failed, HandProgram, IdMap, Plan, Report, RootMount, Step};

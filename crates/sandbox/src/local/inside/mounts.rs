@@ -19,18 +19,33 @@ use rustix::mount::{
 use super::plan::{AtStep as _, Bind, Failed, RootMount, Step};
 use super::sys;
 
-/// What the box reads nothing from: facts about the machine, or levers.
-const MASKED: [&str; 9] = [
+/// What the box reads nothing from: levers, who and what the machine is, what helps to attack its
+/// kernel, and counters from which one box can tell what another is doing. Left in sight are those
+/// that builds read to size themselves and that system calls tell anyway: `cpuinfo`, `meminfo`,
+/// `stat`, `loadavg`, `uptime`, `version`. Files that only the host's root may read need no mask;
+/// some have one all the same, being worth two.
+const MASKED: [&str; 18] = [
     "/proc/cmdline",
+    "/proc/config.gz",
+    "/proc/diskstats",
+    "/proc/interrupts",
+    "/proc/iomem",
+    "/proc/ioports",
+    "/proc/kallsyms",
     "/proc/kcore",
-    "/proc/keys",
     "/proc/key-users",
+    "/proc/keys",
     "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/partitions",
     "/proc/sched_debug",
     "/proc/sysrq-trigger",
     "/proc/timer_list",
-    "/proc/latency_stats",
+    "/proc/timer_stats",
 ];
+/// The same for folders: an empty one is seen.
+const MASKED_FOLDERS: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
 /// What it reads but does not write, whatever the files' own modes say.
 const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -198,6 +213,13 @@ pub fn mask() -> Result<(), Failed> {
     for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
         let view = read_only(path)?;
         attach(&view, path, Step::Proc)?;
+    }
+    let empty = Path::new("/dev/.empty");
+    for path in MASKED_FOLDERS.map(Path::new).into_iter().filter(|path| path.exists()) {
+        if !empty.exists() {
+            fs::create_dir(empty).at(Step::Proc, || "making an empty folder".into())?;
+        }
+        attach(&read_only(empty)?, path, Step::Proc)?;
     }
     for path in MASKED.map(Path::new).into_iter().filter(|path| path.exists()) {
         let view = tree("/dev/null".as_ref()).at(Step::Proc, || "opening /dev/null".into())?;

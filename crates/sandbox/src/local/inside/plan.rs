@@ -39,6 +39,8 @@ pub struct Plan {
     pub pids: u32,
     /// Open files of one process.
     pub open_files: u32,
+    /// Largest file that a process may write, in bytes.
+    pub file_bytes: Option<u64>,
     /// This boot, for the pid file.
     pub boot: String,
 }
