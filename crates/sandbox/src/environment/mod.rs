@@ -20,12 +20,19 @@
 pub mod choose;
 pub mod derive;
 pub mod devcontainer;
+mod elf;
 pub mod file;
+pub mod import;
 pub mod key;
+mod land;
+mod oci;
 pub mod recipe;
 #[cfg(test)]
 mod recipe_tests;
 mod render;
+mod report;
+mod tar;
+mod unpack;
 pub mod values;
 
 pub use choose::{Chosen, Origin, Sources, choose};
