@@ -15,11 +15,12 @@ use forge::Project;
 use sandbox::{Advice, Sandbox, SandboxError, SnapshotRef, StartSpec};
 use tokio::sync::watch;
 
+use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::files::{self, Attempted};
 use crate::journal::TaskJournal;
 use crate::log::TaskLog;
-use crate::ports::{Ports, Settings};
+use crate::ports::Ports;
 
 /// Where a box has the repository.
 pub(crate) const WORKSPACE: &str = "/workspace";
@@ -41,32 +42,20 @@ pub(crate) async fn layer(ports: &Ports, project: &Project, commit: &CommitSha) 
         return Ok(snapshot);
     }
     let staging = ports.boxes.stage(&key, &PathBuf::from(WORKSPACE)).await?;
-    let checkout = forge::Checkout { branch_name: BRANCH.to_owned(), depth: Some(HISTORY_COMMITS) };
-    ports.forge.checkout(project, commit, &staging.content, &checkout).await?;
+    ports.forge.checkout(project, commit, &staging.content, &how()).await?;
     Ok(ports.boxes.prepare(&key, staging, sandbox::Owners::Root).await?)
 }
 
-/// What a box of this id starts with.
-pub(crate) fn spec(settings: &Settings, id: &SandboxId, snapshot: SnapshotRef) -> StartSpec {
-    StartSpec {
-        id: id.clone(),
-        snapshot,
-        limits: settings.limits,
-        env: Vec::new(),
-        binds: Vec::new(),
-        workdir: PathBuf::from(WORKSPACE),
-        root: sandbox::Root::Host,
-        door: None,
-    }
+/// How a repository is checked out for a box.
+pub(crate) fn how() -> forge::Checkout {
+    forge::Checkout { branch_name: BRANCH.to_owned(), depth: Some(HISTORY_COMMITS) }
 }
 
 type Ready = Option<Result<Arc<dyn Sandbox>, NoHands>>;
 
 /// The box of an attempt, opened while the model already thinks.
 pub(crate) struct BoxHands<'a> {
-    pub(crate) ports: &'a Ports,
-    pub(crate) settings: &'a Settings,
-    pub(crate) project: &'a Project,
+    pub(crate) ground: Ground<'a>,
     pub(crate) log: &'a TaskLog,
     pub(crate) id: SandboxId,
     pub(crate) attempt: u32,
@@ -100,17 +89,17 @@ impl BoxHands<'_> {
     }
 
     async fn start(&self) -> Result<Attempted, Failure> {
-        files::start_attempt(self.ports, self.project, self.log, &|snapshot| self.spec(snapshot)).await
+        files::start_attempt(&self.ground, self.log, &|snapshot| self.spec(snapshot)).await
     }
 
     fn spec(&self, snapshot: SnapshotRef) -> StartSpec {
-        spec(self.settings, &self.id, snapshot)
+        self.ground.place.spec(&self.id, snapshot)
     }
 
     async fn kept(&self, key: &Digest) -> Result<(Vec<Digest>, Result<Arc<dyn Sandbox>, NoHands>), SandboxError> {
-        let snapshot = self.ports.boxes.snapshot(&self.id, key).await?;
+        let snapshot = self.ground.ports.boxes.snapshot(&self.id, key).await?;
         let layers = snapshot.layers.clone();
-        let started = self.ports.boxes.start(self.spec(snapshot)).await;
+        let started = self.ground.ports.boxes.start(self.spec(snapshot)).await;
         let sandbox = started.map(|started| started.sandbox).map_err(|error| no_hands(&error));
         Ok((layers, sandbox))
     }
@@ -137,7 +126,7 @@ impl Hands for BoxHands<'_> {
     }
 
     async fn can_keep(&self) -> bool {
-        let (changed, busy) = (self.ports.boxes.changed(&self.id).await, self.ports.boxes.busy(&self.id).await);
+        let (changed, busy) = (self.ground.ports.boxes.changed(&self.id).await, self.ground.ports.boxes.busy(&self.id).await);
         matches!((changed, busy), (Ok(true), Ok(false)))
     }
 

@@ -9,7 +9,6 @@ use domain::step::StepFiles;
 use domain::task::Task;
 use forge::Project;
 
-use crate::boxes;
 use crate::collect::Collecting;
 use crate::failure::Failure;
 use crate::handle::{Handle, TaskDiff};
@@ -48,7 +47,8 @@ impl Handle {
         let name = format!("look-{:x}", ports.random.bits());
         let id = SandboxId::parse(&format!("{}-{name}", task.id)).map_err(|error| Failure::infra(error.to_string()))?;
         let snapshot = sandbox::SnapshotRef { layers: files.layers.clone() };
-        let started = ports.boxes.start(boxes::spec(settings, &id, snapshot)).await;
+        let place = self.shared.places.of(ports, settings, project, &task.spec.repo.base).await?;
+        let started = ports.boxes.start(place.spec(&id, snapshot)).await;
         let owner = TaskId::from_random(seed(&task.id));
         let collected = match &started {
             Ok(started) => {

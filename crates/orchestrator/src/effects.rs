@@ -15,13 +15,14 @@ use forge::{Merge, Preview, Project};
 use policy::LandPermit;
 use sandbox::Sandbox;
 
-use crate::boxes::{self, layer};
 use crate::files;
 use crate::log::TaskLog;
 use crate::collect::{Collecting, commit_message};
+use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::handle::Shared;
 use crate::live::Live;
+use crate::place::Place;
 use crate::ports::Settings;
 
 /// One effect of one task.
@@ -29,6 +30,7 @@ pub(crate) struct Performance<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) settings: &'a Settings,
     pub(crate) project: &'a Project,
+    pub(crate) place: &'a Place,
     pub(crate) log: &'a TaskLog,
     pub(crate) task: &'a Task,
     pub(crate) id: &'a EffectId,
@@ -36,6 +38,13 @@ pub(crate) struct Performance<'a> {
     pub(crate) gate_box: SandboxId,
     /// For a landing.
     pub(crate) permit: Option<LandPermit>,
+}
+
+impl Performance<'_> {
+    fn ground(&self) -> Ground<'_> {
+        let shared = self.shared;
+        Ground { ports: &shared.ports, project: self.project, place: self.place, turns: &shared.turns }
+    }
 }
 
 /// Performs it. The agent's own effects are none of this room's.
@@ -92,8 +101,8 @@ async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Ar
     if let Some(alive) = ports.boxes.attach(id).await? {
         return Ok(alive);
     }
-    let spec = |snapshot| boxes::spec(performance.settings, id, snapshot);
-    let started = files::start_attempt(ports, performance.project, performance.log, &spec).await?;
+    let spec = |snapshot| performance.place.spec(id, snapshot);
+    let started = files::start_attempt(&performance.ground(), performance.log, &spec).await?;
     if started.files != FilesFound::Kept {
         let failure = Failure::new(FailureClass::Unknown, FailureSource::Infra, "the sandbox's files were lost");
         return Err(Failure { tell_agent: started.files.told(), ..failure });
@@ -104,10 +113,10 @@ async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Ar
 async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &CommitSha) -> Result<EffectResult, Failure> {
     let (shared, settings) = (performance.shared, performance.settings);
     let ports = &shared.ports;
-    let snapshot = layer(ports, performance.project, commit).await?;
+    let snapshot = files::beginning(&performance.ground(), performance.task, commit).await?;
     // A box of this name is what a crash left of the same gate: it is not clean.
     ports.boxes.destroy(&performance.gate_box).await?;
-    let hands = ports.boxes.start(boxes::spec(settings, &performance.gate_box, snapshot)).await?.sandbox;
+    let hands = ports.boxes.start(performance.place.spec(&performance.gate_box, snapshot)).await?.sandbox;
     let wanted = Finished::wanted(&gate.command, gate.time_limit_ms, settings.max_gate_output_bytes);
     let show = |text: &str| {
         shared.live.tell(&performance.task.id, Live::Output { source: gate.name.clone(), text: text.to_owned() })

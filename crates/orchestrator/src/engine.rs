@@ -14,9 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::environment::Turns;
 use crate::handle::{Handle, Shared};
 use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
+use crate::place::Places;
 use crate::ports::{Ports, Settings};
 use crate::run::Runner;
 
@@ -49,7 +51,7 @@ impl Engine {
         let live = LiveHub::default();
         let logs = Logs::new(ports.store.clone(), live.clone(), ports.clock.clone());
         let (wake, woken) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { ports, logs, live, settings: settings.clone(), wake, no_boxes });
+        let shared = Arc::new(Shared { ports, logs, live, settings: settings.clone(), places: Places::default(), turns: Turns::default(), wake, no_boxes });
         let slots = Arc::new(Semaphore::new(settings.max_working.max(1)));
         (Self { shared: shared.clone(), settings, slots, woken }, Handle { shared })
     }

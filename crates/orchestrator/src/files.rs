@@ -11,13 +11,12 @@ use std::sync::Arc;
 use agent::port::FilesFound;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::event::Event;
-use domain::id::SandboxId;
+use domain::id::{CommitSha, SandboxId};
 use domain::step::StepFiles;
 use domain::task::Task;
-use forge::Project;
 use sandbox::{Sandbox, SandboxError, SnapshotRef, StartSpec, Started, StartedAs};
 
-use crate::boxes::layer;
+use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::log::TaskLog;
 use crate::ports::Ports;
@@ -33,11 +32,11 @@ pub(crate) struct Attempted {
 /// Starts the box of the current attempt, or goes on with it. `spec` makes the start from its id
 /// and a snapshot.
 pub(crate) async fn start_attempt(
-    ports: &Ports,
-    project: &Project,
+    ground: &Ground<'_>,
     log: &TaskLog,
     spec: &(dyn Fn(SnapshotRef) -> StartSpec + Sync),
 ) -> Result<Attempted, Failure> {
+    let ports = ground.ports;
     let task = log.task().await;
     let id = spec(SnapshotRef { layers: Vec::new() }).id;
     if let Some(stack) = ports.boxes.stack(&id).await? {
@@ -64,16 +63,14 @@ pub(crate) async fn start_attempt(
         );
         return Err(Failure::new(FailureClass::Final, FailureSource::User, why));
     }
-    let base = beginning(ports, project, &task).await?;
+    let base = beginning(ground, &task, &task.spec.repo.base).await?;
     Ok(begun(&task, ports.boxes.start(spec(base)).await?, 0))
 }
 
-/// The snapshot of the environment, or of the base commit where none has to be built.
-pub(crate) async fn beginning(ports: &Ports, project: &Project, task: &Task) -> Result<SnapshotRef, Failure> {
-    match task.environment.as_ref().and_then(|environment| environment.layers.clone()) {
-        Some(layers) => Ok(SnapshotRef { layers }),
-        None => layer(ports, project, &task.spec.repo.base).await,
-    }
+/// The snapshot for clean boxes of a task at a commit.
+pub(crate) async fn beginning(ground: &Ground<'_>, task: &Task, commit: &CommitSha) -> Result<SnapshotRef, Failure> {
+    let built = task.environment.as_ref().and_then(|environment| environment.layers.clone());
+    ground.at(built.map(|layers| SnapshotRef { layers }).as_ref(), commit).await
 }
 
 fn kept(started: Started) -> Attempted {

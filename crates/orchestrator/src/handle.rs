@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 use store::{AppendError, Idempotency, Store};
 use tokio::sync::{broadcast, mpsc};
 
+use crate::environment::Turns;
 use crate::hub::project_of;
 use crate::live::{Live, LiveHub};
 use crate::log::{Logs, RecordError};
+use crate::place::Places;
 use crate::ports::{Ports, Settings};
 use crate::request::{CommandError, ForkError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};
 
@@ -88,6 +90,9 @@ pub(crate) struct Shared {
     pub(crate) logs: Logs,
     pub(crate) live: LiveHub,
     pub(crate) settings: Settings,
+    pub(crate) places: Places,
+    /// Taken for each environment that is made.
+    pub(crate) turns: Turns,
     pub(crate) wake: mpsc::UnboundedSender<TaskId>,
     /// Why this machine can't run boxes, if it can't.
     pub(crate) no_boxes: Option<String>,

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use model::Provider;
 
+use crate::place::EnvironmentSettings;
+
 /// Tells the time.
 pub trait Clock: Send + Sync {
     /// What time it is.
@@ -72,6 +74,8 @@ pub struct Settings {
     pub max_gate_output_bytes: u64,
     /// A folder for bundles on their way out of a box.
     pub scratch: PathBuf,
+    /// What environments may be made of.
+    pub environments: EnvironmentSettings,
 }
 
 impl Settings {
@@ -84,6 +88,7 @@ impl Settings {
             limits: sandbox::Limits::default(),
             max_bundle_bytes: 1 << 30,
             max_gate_output_bytes: 64 << 20,
+            environments: EnvironmentSettings { records: scratch.join("environments"), ..EnvironmentSettings::default() },
             scratch,
         }
     }

@@ -27,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::boxes::BoxHands;
 use crate::choice::choose_gates;
 use crate::effects::{Performance, perform};
+use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::fork;
 use crate::handle::Shared;
@@ -151,8 +152,8 @@ impl Runner {
             Err(failure) => return self.cannot(task, failure).await,
         };
         match action {
-            Action::ChooseGates => match choose_gates(&self.shared.ports, &project, task).await {
-                Ok(event) => self.decided(task, event).await,
+            Action::ChooseGates => match self.choose(&project, task).await {
+                Ok(events) => self.all_decided(task, events).await,
                 Err(failure) => self.cannot(task, failure).await,
             },
             Action::RunAgent { attempt } => self.run_agent(task, &project, attempt).await,
@@ -161,6 +162,14 @@ impl Runner {
             Action::Land => self.land(task, &project).await,
             _ => Ok(()),
         }
+    }
+
+    /// What the base commit says about the task: its environment and its gates.
+    async fn choose(&self, project: &Project, task: &Task) -> Result<Vec<Event>, Failure> {
+        let ports = &self.shared.ports;
+        let place = self.shared.places.of(ports, &self.settings, project, &task.spec.repo.base);
+        let (place, gates) = futures_util::future::try_join(place, choose_gates(ports, project, task)).await?;
+        Ok(vec![Event::EnvironmentChosen { environment: place.choice.clone() }, gates])
     }
 
     /// All that is left to do after the end: boxes go away, also when the repository is gone.
@@ -196,9 +205,13 @@ impl Runner {
     /// Stores what was planned for the task as it stood. If something happened to it meanwhile, nothing
     /// is stored: the next plan knows.
     async fn decided(&self, task: &Task, event: Event) -> Result<(), RecordError> {
+        self.all_decided(task, vec![event]).await
+    }
+
+    async fn all_decided(&self, task: &Task, events: Vec<Event>) -> Result<(), RecordError> {
         let platform = Principal::platform();
         let recorded = self.log.record(&platform, |now| {
-            let events = if now.seq == task.seq { vec![event.clone()] } else { Vec::new() };
+            let events = if now.seq == task.seq { events.clone() } else { Vec::new() };
             Ok::<_, RecordError>((events, ()))
         });
         recorded.await.map(|_| ())
@@ -234,10 +247,19 @@ impl Runner {
     async fn run_agent(&self, task: &Task, project: &Project, attempt: u32) -> Result<(), RecordError> {
         let journal = self.journal(task);
         let Some(id) = task.attempt_sandbox() else { return Ok(()) };
+        let place =
+            self.shared.places.of(&self.shared.ports, &self.settings, project, &task.spec.repo.base).await;
+        let place = match place {
+            Ok(place) => place,
+            Err(failure) => return self.cannot(task, failure).await,
+        };
         let hands = BoxHands {
-            ports: &self.shared.ports,
-            settings: &self.settings,
-            project,
+            ground: Ground {
+                ports: &self.shared.ports,
+                project,
+                place: &place,
+                turns: &self.shared.turns,
+            },
             id,
             attempt,
             log: &self.log,
@@ -337,8 +359,14 @@ impl Runner {
             _ => None,
         };
         let (shared, settings) = (&self.shared, &self.settings);
-        let performance = Performance { shared, settings, project, log: &self.log, task, id, gate_box, permit };
-        match perform(&performance, effect).await {
+        let performed = async {
+            let place = shared.places.of(&shared.ports, settings, project, &task.spec.repo.base).await?;
+            let log = &self.log;
+            let performance =
+                Performance { shared, settings, project, place: &place, log, task, id, gate_box, permit };
+            perform(&performance, effect).await
+        };
+        match performed.await {
             Ok(result) => self.record(vec![Event::EffectEnded { id: id.clone(), result }]).await,
             Err(failure) => {
                 let ended = Event::EffectEnded { id: id.clone(), result: failure.result() };
