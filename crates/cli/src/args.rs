@@ -3,6 +3,8 @@
 //! Absent: what it means together with environment and file; that is `settings` and `commands`.
 //! No option is read from the environment here, so that precedence is decided in one place.
 
+mod secret;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::demo::DemoArgs;
 use crate::failure::EXIT_CODES;
 use crate::settings::Flags;
+
+pub use secret::{ScopeArgs, SecretArgs, SecretCommand, SecretRmArgs, SecretSetArgs};
 
 /// Delegate a task on a git repository to an agent that works alone in a sandbox; come back to a
 /// change that the platform has proved, and land it.
@@ -91,6 +95,8 @@ pub enum Command {
     Land(LandArgs),
     /// Wait until a task needs you or has ended; the exit code tells which
     Wait(Id),
+    /// Keep credentials that boxes use and never see
+    Secret(SecretArgs),
     /// Run the server in the foreground
     Serve(ServeArgs),
     /// End the server in the background; tasks go on at its next start

@@ -165,6 +165,22 @@ impl Client {
         read(send(request).await?).await
     }
 
+    /// Stores something at a place of its own.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Answer<T> {
+        read(send(self.request(Method::PUT, path).json(body).timeout(REQUEST_LIMIT)).await?).await
+    }
+
+    /// Removes something.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn delete(&self, path: &str, query: &impl Serialize) -> Answer<()> {
+        send(self.request(Method::DELETE, path).query(query).timeout(REQUEST_LIMIT)).await.map(|_| ())
+    }
+
     /// Opens the stream of a task's events after one of them.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod doctor;
 mod follow;
 mod list;
 mod logs;
+mod secret;
 mod serve;
 mod stop;
 mod tell;
@@ -67,6 +68,7 @@ pub async fn run(command: Command, mut context: Context) -> Result<ExitCode, Fai
         Command::Reject(args) => tell::reject(args, cx).await,
         Command::Land(args) => tell::land(&args.id, args.update_worktree, cx).await,
         Command::Wait(args) => logs::wait(&args.id, cx).await,
+        Command::Secret(args) => secret::run(args.command, cx).await,
         Command::Serve(_) => serve::run(cx).await,
         Command::Stop => stop::run(cx).await,
         Command::Doctor => doctor::run(cx).await,

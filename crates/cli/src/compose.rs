@@ -12,11 +12,15 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use orchestrator::{ChosenModel, Clock, Engine, Handle, Models, Ports, Random};
 use sandbox::local::{LocalConfig, LocalProvider, Toolchains};
-use server::ServerConfig;
+use server::{SecretKeeper, ServerConfig};
+use store::secrets::{FileKeys, KeyProvider, VariableKeys};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{Settings, ToolchainInputs};
+use crate::settings::{Settings, ToolchainInputs, env};
+
+/// Beside the database and no part of it.
+const SECRET_KEY_FILE: &str = "secrets.key";
 
 struct SystemClock;
 
@@ -147,6 +151,7 @@ pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
     let shutdown = CancellationToken::new();
     model::install_crypto();
     let store = store::sqlite::open(&settings.data_dir).await?;
+    let vault = Arc::new(store::Vault::new(store.secrets.clone(), secret_keys(settings)?));
     let scratch = settings.data_dir.join("scratch");
     let boxes = Arc::new(sandboxes(settings)?);
     let forge = Arc::new(forge::BuiltIn::new(forge_config(settings)).await?);
@@ -167,11 +172,21 @@ pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
         token,
         local_user: settings.user.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        secrets: SecretKeeper { vault, clock: Arc::new(SystemClock) },
     };
     let bound = server::serve(config, handle.clone(), shutdown.clone()).await?;
     let mut running = JoinSet::new();
     running.spawn(engine.run(shutdown.clone()));
     Ok(Running { handle, bound, token_file, work: Work(running), store, shutdown })
+}
+
+/// What opens the stored secrets: the key that was set, or a file that is made when the first one is stored.
+fn secret_keys(settings: &Settings) -> anyhow::Result<Arc<dyn KeyProvider>> {
+    let file = FileKeys::at(settings.data_dir.join(SECRET_KEY_FILE));
+    Ok(match &settings.secret_key {
+        Some(text) => Arc::new(VariableKeys::parse(text, env::SECRET_KEY.name, file)?),
+        None => Arc::new(file),
+    })
 }
 
 /// The token for TCP: the one that was set, or one that is made once and kept in the data folder.

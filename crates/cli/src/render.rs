@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod list;
 pub mod next;
 pub mod patch;
+pub mod secrets;
 pub mod story;
 pub mod task;
 pub mod why;

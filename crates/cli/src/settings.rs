@@ -142,6 +142,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// The bearer token for TCP.
     pub token: Option<Secret>,
+    /// The key, or the keys, of the stored secrets, where they come from a variable.
+    pub secret_key: Option<store::Secret>,
     /// Budget of tasks whose contract says nothing of it.
     pub budget: Budget,
     /// The local user's name: the principal of whoever calls over the unix socket.
@@ -243,6 +245,7 @@ impl Settings {
             providers,
             listen,
             token: env.text(env::TOKEN).map(|token| Secret::new(&token)).or(file.token),
+            secret_key: env.text(env::SECRET_KEY).map(store::Secret::new),
             budget: budget(&file.budget)?,
             user: user_name(env),
             toolchain: ToolchainInputs::of(env),

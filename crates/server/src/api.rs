@@ -7,6 +7,7 @@
 
 mod problem;
 mod reports;
+mod secrets;
 
 use domain::contract::Contract;
 use domain::event::Envelope;
@@ -22,6 +23,11 @@ pub use reports::{
     ApprovalRecord, Asked, DecisionRecord, DenialRecord, DiffBody, DiffFile, EvidenceBody, EvidenceLine,
     EvidenceRecord, GateStanding, GateStatus, JudgementRecord, LandRequestRecord, LandingRecord, OutcomeRecord,
     WhyBody,
+};
+
+pub use secrets::{
+    DEFAULT_AUDIT, MAX_AUDIT, SecretAuditLine, SecretAuditList, SecretAuditQuery, SecretInfo, SecretList, SecretPlace,
+    SecretsRotated, SetSecret,
 };
 
 /// Header that makes `POST /v1/tasks` safe to repeat.

@@ -23,6 +23,7 @@ use orchestrator::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::SecretKeeper;
 use crate::api::ProblemType;
 use crate::auth::{Door, admit};
 use crate::error::{Failure, Outcome};
@@ -36,6 +37,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct App {
     /// The only way to change a task.
     pub(crate) handle: Handle,
+    /// The secrets.
+    pub(crate) secrets: SecretKeeper,
     /// The program's version.
     pub(crate) version: String,
     /// When the server began to listen.

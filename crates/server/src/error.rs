@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use domain::command::Refusal;
 use domain::task::TaskState;
 use orchestrator::{CommandError, ForkError, SubmitError};
+use store::secrets::{BadSecret, SecretsError, VaultError};
 use store::{BlobError, ReadError, ResolveError};
 
 use crate::api::{PROBLEM_JSON, Problem, ProblemType};
@@ -160,7 +161,9 @@ impl From<ForkError> for Failure {
             ForkError::NotBegun => refused("not_begun"),
             ForkError::NoSuchTurn { .. } => refused("no_such_turn"),
             ForkError::LastWord { .. } => refused("last_word"),
-            ForkError::LongMessage { .. } => Problem::new(ProblemType::InvalidBody, error.to_string()).at("message").into(),
+            ForkError::LongMessage { .. } => {
+                Problem::new(ProblemType::InvalidBody, error.to_string()).at("message").into()
+            }
             ForkError::Gone(_) => refused("files_gone"),
             ForkError::Store(_) => Self::internal("the step could not be gone back to", &error),
             ForkError::Submit(_) => match error {
@@ -200,6 +203,42 @@ impl From<BlobError> for Failure {
             BlobError::Corrupt { .. } | BlobError::Failed(_) | BlobError::Closed => {
                 Self::internal("the blob could not be read", &error)
             }
+        }
+    }
+}
+
+impl From<BadSecret> for Failure {
+    fn from(error: BadSecret) -> Self {
+        let field = match &error {
+            BadSecret::Name { .. } => "name",
+            BadSecret::Repo { .. } => "repo",
+            BadSecret::Environment { .. } => "environment",
+            BadSecret::NoHost | BadSecret::Host { .. } => "hosts",
+            BadSecret::AddedAs { .. } => "as",
+            BadSecret::EmptyValue
+            | BadSecret::ShortValue { .. }
+            | BadSecret::LongValue { .. }
+            | BadSecret::Unsendable => "value",
+        };
+        Problem::new(ProblemType::InvalidBody, error.to_string()).at(field).into()
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Bad(error) => error.into(),
+            VaultError::Key(_) | VaultError::KeyMissing { .. } | VaultError::Tampered { .. } => {
+                tracing::warn!(%error, "secrets can't be opened");
+                Self::new(ProblemType::SecretKey, error.to_string())
+            }
+            VaultError::Store(SecretsError::NotFound { .. }) => Self::new(ProblemType::NotFound, error.to_string()),
+            VaultError::Store(SecretsError::DiskFull) => Self::new(ProblemType::DiskFull, error.to_string()),
+            VaultError::Store(SecretsError::Conflict { .. }) => Self::new(ProblemType::Unavailable, error.to_string()),
+            VaultError::Store(SecretsError::Failed(_) | SecretsError::Closed) | VaultError::NotForHost { .. } => {
+                Self::internal("the secret could not be stored or removed", &error)
+            }
+            VaultError::Unread(error) => error.into(),
         }
     }
 }

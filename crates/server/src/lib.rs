@@ -36,10 +36,12 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::principal::Principal;
-use orchestrator::Handle;
+use orchestrator::{Clock, Handle};
+use store::Vault;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -50,6 +52,21 @@ pub use listen::{MAX_SOCKET_PATH_BYTES, ServeError};
 const STOP_LIMIT: Duration = listen::GRACE.saturating_add(Duration::from_secs(1));
 /// File name of the unix socket in the data folder.
 pub const SOCKET_NAME: &str = "chargehand.sock";
+
+/// The secrets that the API keeps, and the clock that says when one was changed.
+#[derive(Clone)]
+pub struct SecretKeeper {
+    /// The secrets; values go in and never come out.
+    pub vault: Arc<Vault>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for SecretKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.vault.fmt(f)
+    }
+}
 
 /// How to listen, and to whom.
 #[derive(Debug, Clone)]
@@ -64,6 +81,8 @@ pub struct ServerConfig {
     pub local_user: String,
     /// The program's version.
     pub version: String,
+    /// The secrets.
+    pub secrets: SecretKeeper,
 }
 
 /// A server that listens. Dropping it stops it without waiting.
@@ -125,6 +144,7 @@ pub async fn serve(config: ServerConfig, handle: Handle, shutdown: CancellationT
     let connections = TaskTracker::new();
     let app = app::App {
         handle,
+        secrets: config.secrets,
         version: config.version,
         started: Instant::now(),
         shutdown: shutdown.clone(),

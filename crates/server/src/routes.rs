@@ -7,6 +7,7 @@ pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod meta;
 pub(crate) mod reports;
+pub(crate) mod secrets;
 pub(crate) mod tasks;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::app::App;
         (name = "events", description = "What happened, and what is happening"),
         (name = "commands", description = "What a person may ask of a running task"),
         (name = "reports", description = "What was changed, proved and decided"),
+        (name = "secrets", description = "Credentials that the way out of a box adds; no box and no answer has a value"),
         (name = "server", description = "The server itself"),
     )
 )]
@@ -65,6 +67,10 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(reports::evidence))
         .routes(routes!(reports::why))
         .routes(routes!(reports::blob))
+        .routes(routes!(secrets::set_secret, secrets::list_secrets))
+        .routes(routes!(secrets::remove_secret))
+        .routes(routes!(secrets::audit_secrets))
+        .routes(routes!(secrets::rotate_key))
         .routes(routes!(meta::health))
         .routes(routes!(meta::openapi_file))
 }

@@ -123,7 +123,7 @@ fn request(args: RunArgs, settings: &Settings) -> Result<CreateTask, Failure> {
 
 /// The repository as the server can find it: a URL as it is, a folder as the absolute path of the
 /// work tree that it lies in.
-fn repository(given: &Path) -> Result<String, Failure> {
+pub(super) fn repository(given: &Path) -> Result<String, Failure> {
     let text = given.to_str().ok_or_else(|| {
         Failure::usage(format!(
             "the path {} is not UTF-8, and a task can't name it; move or link the repository",

@@ -30,6 +30,7 @@ variables! {
     MODEL = "CHARGEHAND_MODEL": "The model for tasks that name none, as `provider/model`.";
     LISTEN = "CHARGEHAND_LISTEN": "Address and port on which `serve` also listens by TCP, for example `127.0.0.1:7878`. Without it only the unix socket is served.";
     TOKEN = "CHARGEHAND_TOKEN": "The bearer token that TCP callers must send. Without it one is made and kept in the data folder.";
+    SECRET_KEY = "CHARGEHAND_SECRET_KEY": "The key that stored secrets are sealed with: 32 random bytes in base64 (`openssl rand -base64 32`). Keys after a comma only open, for a change of keys. Without it one is made and kept in `secrets.key` in the data folder.";
     LOG = "CHARGEHAND_LOG": "What the server logs, as tracing filters, for example `info,sandbox=debug`. Default: `info`.";
     ANTHROPIC_API_KEY = "ANTHROPIC_API_KEY": "Key of the provider `anthropic`.";
     ANTHROPIC_BASE_URL = "ANTHROPIC_BASE_URL": "Where the provider `anthropic` is reached instead of its public address.";

@@ -116,6 +116,8 @@ problems! {
     KeyReused = "key-reused", 409, "The idempotency key is taken";
     /// It can't be done as the task stands; `reason` says why in one word.
     Refused = "refused", 409, "The task does not allow this now";
+    /// The key of the stored secrets is missing or is not theirs, or a row was changed.
+    SecretKey = "secret-key", 409, "The stored secrets can't be opened";
     /// The body is larger than this server takes.
     TooLarge = "too-large", 413, "The body is too large";
     /// The body is not JSON.

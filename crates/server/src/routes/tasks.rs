@@ -14,7 +14,9 @@ use orchestrator::Submission;
 use store::Filter;
 
 use super::{Always, OfBody, OfTask};
-use crate::api::{CreateTask, DEFAULT_TASKS, ForkBody, ListQuery, MAX_TASKS, Problem, ProblemType, Submitted, TaskList};
+use crate::api::{
+    CreateTask, DEFAULT_TASKS, ForkBody, ListQuery, MAX_TASKS, Problem, ProblemType, Submitted, TaskList,
+};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Failure, Outcome};

@@ -12,7 +12,7 @@ use sandbox::Provider as _;
 use sandbox::local::{LocalConfig, LocalProvider, Toolchains};
 use serde_json::Value;
 use server::api::{Problem, ProblemType};
-use server::{Bound, Secret, ServerConfig, serve};
+use server::{Bound, Secret, SecretKeeper, ServerConfig, serve};
 use tempfile::TempDir;
 use testkit::Repo;
 use tokio_util::sync::CancellationToken;
@@ -72,8 +72,11 @@ pub async fn in_world(working: bool, test: impl AsyncFnOnce(&World)) {
     let boxes = LocalConfig::of_program(&program, boxes_dir.path(), Toolchains::default());
     let boxes = Arc::new(LocalProvider::open(boxes).unwrap());
     let forge = forge::BuiltIn::new(forge::ForgeConfig::new(dir.path().join("forge"))).await.unwrap();
+    let store = store::memory::open();
+    let keys = store::secrets::FileKeys::at(dir.path().join("secrets.key"));
+    let vault = Arc::new(store::Vault::new(store.secrets.clone(), Arc::new(keys)));
     let ports = Ports {
-        store: store::memory::open(),
+        store,
         forge: Arc::new(forge),
         boxes: boxes.clone(),
         models: Arc::new(NoModels),
@@ -89,6 +92,7 @@ pub async fn in_world(working: bool, test: impl AsyncFnOnce(&World)) {
         token: Secret::new(TOKEN),
         local_user: "ada".to_owned(),
         version: "0.1.0-test".to_owned(),
+        secrets: SecretKeeper { vault, clock: Arc::new(WallClock) },
     };
     let bound: Bound = serve(config.clone(), handle.clone(), shutdown.clone()).await.unwrap();
     let world = World {

@@ -2,6 +2,7 @@
 //!
 //! Absent: `Serialize` and `Display`. Whoever needs the text says so with [`Secret::expose`].
 
+use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -61,7 +62,35 @@ impl std::fmt::Debug for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
+        deserializer.deserialize_string(Text)
+    }
+}
+
+/// Takes a text and repeats nothing else: the usual message quotes what was found instead of one.
+struct Text;
+
+impl Visitor<'_> for Text {
+    type Value = Secret;
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text")
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Secret, E> {
+        Ok(Secret::new(text))
+    }
+    fn visit_string<E: Error>(self, text: String) -> Result<Secret, E> {
+        Ok(Secret::new(text))
+    }
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Secret, E> {
+        Err(E::custom("expected a text"))
+    }
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Secret, E> {
+        Err(E::custom("expected a text; put the number into quotes"))
+    }
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Secret, E> {
+        Err(E::custom("expected a text; put the number into quotes"))
+    }
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Secret, E> {
+        Err(E::custom("expected a text; put the number into quotes"))
     }
 }
 
@@ -72,6 +101,15 @@ mod tests {
     #[test]
     fn a_secret_is_never_printed() {
         assert_eq!(format!("{:?}", Secret::new("hunter2-hunter2")), "Secret(…)");
+    }
+
+    #[test]
+    fn what_stands_where_the_text_should_be_is_not_repeated() {
+        assert_eq!(serde_json::from_str::<Secret>("\"12345678\"").unwrap().expose(), "12345678");
+        for bad in ["4111222233334444", "-4111222233334444", "4111.25", "[\"hunter2\"]", "{\"hunter2\":1}"] {
+            let error = serde_json::from_str::<Secret>(bad).unwrap_err().to_string();
+            assert!(!error.contains("4111") && !error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]
