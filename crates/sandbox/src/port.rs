@@ -291,7 +291,12 @@ pub trait Provider: Send + Sync {
 
     /// Stops a box and makes its changes the layer `key`; gives the snapshot with that layer on
     /// top. The box starts again from the new snapshot; forks are boxes started from it with other
-    /// ids. A key that exists already is returned without touching the box.
+    /// ids. A key that is in the box's stack already is returned without touching the box.
+    ///
+    /// What one sees is the same before and after, names of one file included. But a file that has
+    /// several names is written to as one only until the snapshot; later a write to one of the names
+    /// parts it from the others, as it does with files that came with the snapshot. (The index that
+    /// would keep them together would tie a box's changes to the layers that it was started on.)
     ///
     /// # Errors
     /// [`SandboxError::Gone`] if no box with files has this id.
@@ -303,11 +308,28 @@ pub trait Provider: Send + Sync {
     /// If it cannot be found out.
     async fn stack(&self, id: &SandboxId) -> Result<Option<SnapshotRef>, SandboxError>;
 
-    /// Whether the box has changes of its own on its snapshot, but for what lies in `/tmp` and `/run`.
+    /// Whether the box has changes of its own on its snapshot. Mount points that a start makes are
+    /// none, nor is a folder whose times alone changed. Without a box with files: no.
     ///
     /// # Errors
     /// If it cannot be found out.
     async fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError>;
+
+    /// The same view in fewer layers: those above the lowest `keep_lowest` become one, the layer
+    /// `key`. For new starts; boxes on the old stack go on with it and do not notice. With fewer than
+    /// two such layers the snapshot itself comes back; a key that exists already is taken to be that
+    /// merged layer. Files keep their numbers, so that indexes which know them by these stay valid.
+    ///
+    /// # Errors
+    /// [`SandboxError::LayerMissing`]; [`SandboxError::Storage`] for trees deeper than a path can
+    /// say and, where the provider has one user, for folders that are closed to their owner. The old
+    /// snapshot is of use as before.
+    async fn flatten(
+        &self,
+        snapshot: &SnapshotRef,
+        keep_lowest: usize,
+        key: &Digest,
+    ) -> Result<SnapshotRef, SandboxError>;
 
     /// Whether commands run in the box, or what they left running. Without a living box: no.
     ///

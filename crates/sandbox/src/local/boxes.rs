@@ -140,6 +140,7 @@ impl Boxes {
             boot: self.layout.boot().to_owned(),
             cgroups: groups.iter().map(|group| group.folder.clone()).collect(),
             pending: None,
+            points: spec.binds.iter().map(|bind| bind.at.clone()).collect(),
         };
         self.layout.write_record(id, &record)?;
         if let Err(error) = self.launch(&self.plan(spec, groups)) {
@@ -359,22 +360,9 @@ impl Boxes {
         Ok(record.map(|record| SnapshotRef { layers: record.layers }))
     }
 
-    /// Whether a box has changes of its own. The hand keeps output in `/tmp`, and a start makes mount
-    /// points, so these alone are no change.
-    pub fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError> {
-        let upper = self.layout.run(id).join("u");
-        let entries = match fs::read_dir(&upper) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error).doing("read", &upper),
-        };
-        let passing = ["tmp", "run", "proc", "dev", "sys", ".chargehand"];
-        Ok(entries.flatten().any(|entry| !passing.iter().any(|name| entry.file_name() == *name)))
-    }
-
     /// What is written down of a box, after a snapshot that was begun is finished. The moves are
     /// u → run/ID/s/root → layers/KEY; each is one rename, and each can be the last before a crash.
-    fn settled(&self, id: &SandboxId) -> Result<Option<Record>, SandboxError> {
+    pub fn settled(&self, id: &SandboxId) -> Result<Option<Record>, SandboxError> {
         let Some(mut record) = self.layout.record(id)? else { return Ok(None) };
         let Some(key) = record.pending.clone() else { return Ok(Some(record)) };
         if record.boot != self.layout.boot() {

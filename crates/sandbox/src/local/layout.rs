@@ -48,6 +48,9 @@ pub struct Record {
     pub cgroups: Vec<PathBuf>,
     /// A snapshot that was begun.
     pub pending: Option<Digest>,
+    /// Where its latest start made mount points.
+    #[serde(default)]
+    pub points: Vec<PathBuf>,
 }
 
 impl Layout {

@@ -11,6 +11,7 @@
 mod boxes;
 mod cgroup;
 mod explain;
+mod flatten;
 mod host_file;
 mod inside;
 mod layers;
@@ -21,6 +22,8 @@ mod provider;
 mod sandbox;
 mod shelf;
 mod skeleton;
+mod snapshots;
+mod stack;
 pub mod toolchains;
 
 pub use inside::launcher_main;

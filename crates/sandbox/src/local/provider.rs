@@ -280,6 +280,16 @@ impl Provider for LocalProvider {
         self.in_turn(id, |boxes, id| boxes.changed(id)).await
     }
 
+    async fn flatten(
+        &self,
+        snapshot: &SnapshotRef,
+        keep_lowest: usize,
+        key: &Digest,
+    ) -> Result<SnapshotRef, SandboxError> {
+        let (snapshot, key) = (snapshot.clone(), key.clone());
+        self.blocking(move |boxes| boxes.flatten(&snapshot, keep_lowest, &key)).await
+    }
+
     async fn busy(&self, id: &SandboxId) -> Result<bool, SandboxError> {
         self.in_turn(id, |boxes, id| Ok(boxes.layout.living(id).is_some_and(|first| first.has_children()))).await
     }

@@ -42,6 +42,12 @@ pub fn base() -> PathBuf {
     std::env::var_os(BASE_VARIABLE).map_or_else(|| env!("CARGO_TARGET_TMPDIR").into(), PathBuf::from)
 }
 
+/// Where chance begins: another place each time, or the one that a failure named.
+pub fn seed() -> u64 {
+    let named = std::env::var("CHARGEHAND_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    named.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 % 1_000_000_000)
+}
+
 pub struct World {
     pub folder: tempfile::TempDir,
     pub provider: LocalProvider,
