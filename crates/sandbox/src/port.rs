@@ -220,6 +220,15 @@ pub struct Started {
     pub found: StartedAs,
 }
 
+/// Where a byte string was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundBytes {
+    /// Below the root of the box.
+    pub path: PathBuf,
+    /// Which of the patterns, counted from 0.
+    pub pattern: usize,
+}
+
 /// A box in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxInfo {
@@ -314,6 +323,13 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// If it cannot be found out.
     async fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError>;
+
+    /// Looks for byte strings in the box's own changes: in contents of files, in names, in what
+    /// links lead to. Gives the first that is found. The box has to be stopped.
+    ///
+    /// # Errors
+    /// If something of them cannot be read; then nothing is known.
+    async fn search(&self, id: &SandboxId, patterns: Vec<Vec<u8>>) -> Result<Option<FoundBytes>, SandboxError>;
 
     /// The same view in fewer layers: those above the lowest `keep_lowest` become one, the layer
     /// `key`. For new starts; boxes on the old stack go on with it and do not notice. With fewer than

@@ -20,6 +20,7 @@ mod pack;
 mod process;
 mod provider;
 mod sandbox;
+mod search;
 mod shelf;
 mod skeleton;
 mod snapshots;

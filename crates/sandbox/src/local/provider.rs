@@ -23,11 +23,12 @@ use crate::local::inside;
 use crate::local::layout::Layout;
 use crate::local::pack;
 use crate::local::sandbox::LocalSandbox;
+use crate::local::search;
 use crate::local::shelf::Shelf;
 use crate::local::skeleton;
 use crate::local::toolchains::Toolchains;
 use crate::port::{
-    Capabilities, Ended, ExecRequest, Isolation, Limits, Owners, Problem, Provider, Root, Sandbox, SandboxError,
+    Capabilities, Ended, ExecRequest, FoundBytes, Isolation, Limits, Owners, Problem, Provider, Root, Sandbox, SandboxError,
     SandboxInfo, SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
 };
 
@@ -278,6 +279,10 @@ impl Provider for LocalProvider {
 
     async fn changed(&self, id: &SandboxId) -> Result<bool, SandboxError> {
         self.in_turn(id, |boxes, id| boxes.changed(id)).await
+    }
+
+    async fn search(&self, id: &SandboxId, patterns: Vec<Vec<u8>>) -> Result<Option<FoundBytes>, SandboxError> {
+        self.in_turn(id, move |boxes, id| search::search(&boxes.layout.run(id).join("u"), &patterns)).await
     }
 
     async fn flatten(
