@@ -6,7 +6,10 @@
 //! is allowed: it takes no space, and a program that is replaced by an upgrade stays what the pack
 //! says it is. Boxes get it as a descriptor of a read-only mount that is attached nowhere, which the
 //! hand closes as soon as it runs; nothing in a box's tree or its mount table tells of it.
-//! Absent: anything but ELF.
+//!
+//! What the kernel is asked to run (the loader, or the static program) is a copy that may be run but not
+//! read by a box's users. The kernel therefore gives the hand's `/proc` folder to the host's root, and
+//! no command can write to what is in it, `oom_score_adj` for one. Absent: anything but ELF.
 #![expect(clippy::disallowed_methods, reason = "asks the loader which libraries the hand's program needs")]
 
 use std::ffi::OsString;
@@ -46,7 +49,7 @@ pub fn ensure(layout: &Layout, program: &Path) -> Result<Pack, SandboxError> {
         files.push((LOADER.into(), loader.clone()));
         files.extend(libraries(loader, &program).doing("list the libraries of", &program)?);
     }
-    let mut identity = String::from("pack 1\n");
+    let mut identity = String::from("pack 2\n");
     for (name, path) in &mut files {
         *path = path.canonicalize().doing("find", path)?;
         let about = fs::metadata(&*path).doing("read", path)?;
@@ -59,21 +62,23 @@ pub fn ensure(layout: &Layout, program: &Path) -> Result<Pack, SandboxError> {
         return Ok(pack);
     }
     let holder = layout.new_holder()?;
+    let started = if pack.dynamic { LOADER } else { PROGRAM };
     for (name, from) in &files {
-        place(from, &holder.join("root").join(name)).doing("pack", from)?;
+        place(from, &holder.join("root").join(name), name == started).doing("pack", from)?;
     }
     layout.publish(&holder, &pack.key)?;
     Ok(pack)
 }
 
-/// A hard link where the box's users may read and run the file and the system allows it, else a copy.
-fn place(from: &Path, to: &Path) -> io::Result<()> {
+/// A hard link where the box's users may read and run the file and the system allows it, else a copy;
+/// always a copy of what is `started`, which is then not to be read.
+fn place(from: &Path, to: &Path, started: bool) -> io::Result<()> {
     let open_to_all = fs::metadata(from)?.mode() & 0o005 == 0o005;
-    if open_to_all && fs::hard_link(from, to).is_ok() {
+    if !started && open_to_all && fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
     fs::copy(from, to)?;
-    fs::set_permissions(to, fs::Permissions::from_mode(0o555))
+    fs::set_permissions(to, fs::Permissions::from_mode(if started { 0o111 } else { 0o555 }))
 }
 
 /// The loader that a program asks for; none if it is static.

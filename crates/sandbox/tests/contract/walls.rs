@@ -78,13 +78,18 @@ fn a_program_that_does_its_worst_gets_nowhere() {
         let ran = world.sh(&sandbox, "/opt/attack attacks").await;
         let text = ran.text();
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines.len() >= 55 && ran.outcome.ended == Ended::Exited { code: 0 }, "{text}{}", ran.err_text());
+        assert!(lines.len() >= 230 && ran.outcome.ended == Ended::Exited { code: 0 }, "{text}{}", ran.err_text());
         let open: Vec<&&str> = lines.iter().filter(|line| line.ends_with("OPEN")).collect();
         assert!(open.is_empty(), "{open:#?}");
         for line in &lines {
             // A bad address or number would mean that the call was let in and only then refused.
             assert!(![" 14", " 22", " 9"].iter().any(|errno| line.ends_with(errno)), "{line}");
         }
+        // The same for programs.
+        let ran = world.sh(&sandbox, "/opt/attack attacks --json").await;
+        let rows: Vec<serde_json::Value> = ran.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(rows.len(), lines.len());
+        assert!(rows.iter().all(|row| row["blocked"] == true && row["kind"].is_string() && row["attack"].is_string()));
         assert_eq!(world.sh(&sandbox, "echo still").await.text(), "still\n");
     });
 }

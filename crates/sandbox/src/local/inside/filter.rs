@@ -3,7 +3,15 @@
 //! A list of denials in classic BPF. Denied calls fail with `EPERM`, or with `ENOSYS` where programs
 //! then use an older call that can be looked into: `clone3` hides its flags in memory, so it does
 //! not exist here, and `clone` is checked. Another architecture's calls kill the process. Allowed on
-//! purpose: `memfd_create`, `pidfd_open`, `personality`, `landlock`, further `seccomp` filters.
+//! purpose: `memfd_create` (compilers of running programs need it, and it counts as memory),
+//! `pidfd_open` (it finds the box's own processes only), `landlock` and further `seccomp` filters (they
+//! only take away), route netlink (programs list their addresses by it; changing anything takes a
+//! capability that no box has). `personality` may switch off the randomness of addresses, for debuggers
+//! and sanitizers, and nothing else that weakens a program.
+//!
+//! The hand runs as the same user as the commands, so the kernel would let them set its limits (one on
+//! processor time ends it) and its priority: calls that do so for the hand, for all of a user's
+//! processes, or limits of any other process, are denied.
 //! Absent: an allow-list (it would break programs that this one does not know).
 
 use libc::{c_long, sock_filter};
@@ -129,6 +137,26 @@ const UNKNOWN: [c_long; 4] =
 /// Terminal requests that put words into somebody else's mouth.
 const BAD_IOCTLS: [u32; 2] = [0x5412, 0x541c];
 
+/// What `personality` may be asked for: PER_LINUX32, UNAME26 and ADDR_NO_RANDOMIZE, or to tell.
+const PERSONALITIES: u32 = 0x0006_0008;
+const TELL_PERSONALITY: u32 = u32::MAX;
+
+/// The hand's process number in its box.
+const HAND: u32 = 1;
+
+/// Calls that change how a process or a group is scheduled, with the argument that names it.
+const SCHEDULING: [(c_long, u32); 6] = [
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_sched_setparam, 0),
+    (libc::SYS_sched_setattr, 0),
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_setpriority, 1),
+    (libc::SYS_ioprio_set, 1),
+];
+/// Those of them that may also mean all processes of a user, and the first argument that says so.
+/// (PRIO_USER, IOPRIO_WHO_USER)
+const OF_A_USER: [(c_long, u32); 2] = [(libc::SYS_setpriority, 2), (libc::SYS_ioprio_set, 3)];
+
 const fn step(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
 }
@@ -159,6 +187,34 @@ pub fn program() -> Vec<sock_filter> {
             step(RETURN, ALLOW, 0, 0),
         ],
     ));
+    code.extend(on_call(
+        libc::SYS_personality,
+        vec![
+            step(LOAD, argument(0), 0, 0),
+            step(IF_EQUAL, TELL_PERSONALITY, 0, 1),
+            step(RETURN, ALLOW, 0, 0),
+            step(IF_ANY_BIT, !PERSONALITIES, 0, 1),
+            step(RETURN, fail(libc::EPERM), 0, 0),
+            step(RETURN, ALLOW, 0, 0),
+        ],
+    ));
+    for (number, named_by) in SCHEDULING {
+        code.extend(on_call(number, scheduling_check(number, named_by)));
+    }
+    code.extend(on_call(
+        libc::SYS_prlimit64,
+        vec![
+            step(LOAD, argument(0), 0, 0),
+            step(IF_EQUAL, 0, 5, 0),
+            // Another process is named: its limits may be read, so a new one must be a null pointer.
+            step(LOAD, argument(2), 0, 0),
+            step(IF_EQUAL, 0, 0, 2),
+            step(LOAD, argument(2) + 4, 0, 0),
+            step(IF_EQUAL, 0, 1, 0),
+            step(RETURN, fail(libc::EPERM), 0, 0),
+            step(RETURN, ALLOW, 0, 0),
+        ],
+    ));
     let mut ioctl = vec![step(LOAD, argument(1), 0, 0)];
     for request in BAD_IOCTLS {
         ioctl.extend([step(IF_EQUAL, request, 0, 1), step(RETURN, fail(libc::EPERM), 0, 0)]);
@@ -170,6 +226,20 @@ pub fn program() -> Vec<sock_filter> {
     }
     code.push(step(RETURN, ALLOW, 0, 0));
     code
+}
+
+fn scheduling_check(number: c_long, named_by: u32) -> Vec<sock_filter> {
+    let mut check =
+        vec![step(LOAD, argument(named_by), 0, 0), step(IF_EQUAL, HAND, 0, 1), step(RETURN, fail(libc::EPERM), 0, 0)];
+    for (_, user) in OF_A_USER.into_iter().filter(|(of_a_user, _)| *of_a_user == number) {
+        check.extend([
+            step(LOAD, argument(0), 0, 0),
+            step(IF_EQUAL, user, 0, 1),
+            step(RETURN, fail(libc::EPERM), 0, 0),
+        ]);
+    }
+    check.push(step(RETURN, ALLOW, 0, 0));
+    check
 }
 
 fn socket_check() -> Vec<sock_filter> {
@@ -275,6 +345,45 @@ mod tests {
         }
         assert_eq!(on(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), ALLOW);
         assert_eq!(on(libc::SYS_socket, [16, 3, 9, 0, 0, 0]), fail(libc::EPROTONOSUPPORT));
+    }
+
+    #[test]
+    fn a_personality_may_fix_addresses_but_not_make_data_run() {
+        for asked in [0_u64, 8, 0x4_0000, 0x2_0008, 0xffff_ffff] {
+            assert_eq!(on(libc::SYS_personality, [asked, 0, 0, 0, 0, 0]), ALLOW, "{asked:#x}");
+        }
+        for asked in [0x40_0000_u64, 0x10_0000, 0x44_0000, 0x20_0000, 1] {
+            assert_eq!(on(libc::SYS_personality, [asked, 0, 0, 0, 0, 0]), fail(libc::EPERM), "{asked:#x}");
+        }
+    }
+
+    #[test]
+    fn the_hands_limits_and_priority_are_out_of_reach_and_ones_own_are_not() {
+        let limit = |pid: u64, new: u64| on(libc::SYS_prlimit64, [pid, 0, new, 0, 0, 0]);
+        assert_eq!([limit(0, 0x7fff_0000_1000), limit(1, 0), limit(77, 0)], [ALLOW; 3]);
+        let no = fail(libc::EPERM);
+        assert_eq!([limit(1, 0x1000), limit(2, 0x1000), limit(1, 1 << 40), limit(1 | 1 << 32, 0x1000)], [no; 4]);
+        for (number, named_by) in SCHEDULING {
+            let naming = |pid: u64, which: u64| {
+                let mut arguments = [which, 0, 0, 0, 0, 0];
+                arguments[named_by as usize] = pid;
+                on(number, arguments)
+            };
+            assert_eq!([naming(1, 0), naming(0, 0), naming(42, 0)], [no, ALLOW, ALLOW], "call {number}");
+        }
+        for (number, user) in OF_A_USER {
+            assert_eq!(on(number, [u64::from(user), 0, 19, 0, 0, 0]), no, "call {number}");
+        }
+    }
+
+    #[test]
+    fn terminal_requests_that_type_for_others_are_refused_whatever_the_upper_half_says() {
+        for request in BAD_IOCTLS {
+            for high in [0_u64, 1 << 32, u64::MAX << 32] {
+                assert_eq!(on(libc::SYS_ioctl, [0, high | u64::from(request), 0, 0, 0, 0]), fail(libc::EPERM));
+            }
+        }
+        assert_eq!(on(libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0]), ALLOW);
     }
 
     #[test]

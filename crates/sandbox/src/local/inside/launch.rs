@@ -216,7 +216,7 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
         root::runs_here()?;
     }
     confine::namespaces()?;
-    mounts::mask()?;
+    mounts::mask(plan.ids.count == 1)?;
     sys::loopback_up().at(Step::Loopback, || "bringing the loopback interface up".into())?;
     let doing = || format!("entering {}", plan.workdir.display());
     fs::create_dir_all(&plan.workdir).at(Step::Root, doing)?;

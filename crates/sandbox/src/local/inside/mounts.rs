@@ -45,7 +45,7 @@ const MASKED: [&str; 18] = [
     "/proc/timer_stats",
 ];
 /// The same for folders: an empty one is seen.
-const MASKED_FOLDERS: [&str; 3] = ["/proc/acpi", "/proc/asound", "/proc/scsi"];
+const MASKED_FOLDERS: [&str; 4] = ["/proc/acpi", "/proc/asound", "/proc/pressure", "/proc/scsi"];
 /// What it reads but does not write, whatever the files' own modes say.
 const READ_ONLY: [&str; 4] = ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"];
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -208,9 +208,13 @@ pub fn pivot() -> Result<(), Failed> {
     std::env::set_current_dir("/").at(Step::Pivot, || "entering the new root".into())
 }
 
-/// Hides what `/proc` tells about the machine. After the pivot.
-pub fn mask() -> Result<(), Failed> {
-    for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
+/// Hides what `/proc` tells about the machine, and keeps its levers from being moved. After the pivot.
+///
+/// `own_folder`: also those of this process, which will be the hand. Where the box's users are a range
+/// they belong to the host's root already; see [`crate::local::pack`].
+pub fn mask(own_folder: bool) -> Result<(), Failed> {
+    let own_folder = own_folder.then_some("/proc/1");
+    for path in READ_ONLY.into_iter().chain(own_folder).map(Path::new).filter(|path| path.exists()) {
         let view = read_only(path)?;
         attach(&view, path, Step::Proc)?;
     }
