@@ -236,6 +236,8 @@ pub struct SandboxInfo {
     pub id: SandboxId,
     /// Whether processes run.
     pub alive: bool,
+    /// Whether they hold still until they are resumed.
+    pub suspended: bool,
 }
 
 /// A provider of sandboxes.
@@ -297,6 +299,23 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// If a process cannot be ended.
     async fn stop(&self, id: &SandboxId) -> Result<(), SandboxError>;
+
+    /// Lets no process of a box run until it is resumed; they keep their memory and use no processor
+    /// time. Whatever is asked of the box resumes it first (each call of [`Sandbox`], and
+    /// [`Provider::start`], which adopts it); [`Provider::stop`], [`Provider::snapshot`] and
+    /// [`Provider::destroy`] end it as any other. Time limits of commands go on meanwhile, and whoever
+    /// follows a command may see [`SandboxError::Unresponsive`]: suspend what nobody follows. Again is
+    /// no error.
+    ///
+    /// # Errors
+    /// [`SandboxError::Gone`] if it is not alive.
+    async fn suspend(&self, id: &SandboxId) -> Result<(), SandboxError>;
+
+    /// Lets the processes of a suspended box run again. One that was not suspended just goes on.
+    ///
+    /// # Errors
+    /// [`SandboxError::Gone`] if it is not alive.
+    async fn resume(&self, id: &SandboxId) -> Result<(), SandboxError>;
 
     /// Stops a box and makes its changes the layer `key`; gives the snapshot with that layer on
     /// top. The box starts again from the new snapshot; forks are boxes started from it with other

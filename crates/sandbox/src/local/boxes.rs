@@ -24,6 +24,7 @@ use crate::local::provider::{Found, LocalConfig};
 use crate::local::sandbox::LocalSandbox;
 use crate::local::shelf::Shelf;
 use crate::local::skeleton::{HOST_HOME, OWN_HOME, Skeletons};
+use crate::local::suspend;
 use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM, Toolchain};
 use crate::port::{Owners, Problem, Root, SandboxError, SnapshotRef, StartSpec, StartedAs};
 use crate::walk;
@@ -132,6 +133,10 @@ impl Boxes {
             (Some(_), false) => StartedAs::Resumed,
             (None, _) => StartedAs::Fresh,
         };
+        if let Some(record) = &earlier {
+            // Nothing may join a group that is frozen.
+            suspend::wake(&run, &record.cgroups).doing("let go on", &run)?;
+        }
         self.make_folders(&run)?;
         let groups = self.cgroups.groups(&format!("{}-{id}", self.label), spec.limits);
         let record = Record {
@@ -284,6 +289,10 @@ impl Boxes {
 
     /// Ends the processes of a box.
     pub fn stop(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        let cgroups = self.layout.record(id)?.map(|record| record.cgroups).unwrap_or_default();
+        // What is frozen does not end, also if its first process was killed by somebody else.
+        let run = self.layout.run(id);
+        suspend::wake(&run, &cgroups).doing("let go on", &run)?;
         if let Some(first) = self.layout.living(id)
             && !first.kill(KILL_PATIENCE)
         {
@@ -292,7 +301,6 @@ impl Boxes {
                 detail: format!("process {} does not end", first.pid),
             });
         }
-        let cgroups = self.layout.record(id)?.map(|record| record.cgroups).unwrap_or_default();
         for _ in 0..500 {
             if cgroup::remove(&cgroups) {
                 return Ok(());

@@ -36,7 +36,7 @@ pub enum Cgroups {
     /// Below this folder of the unified hierarchy.
     V2(PathBuf),
     /// Below these folders of single controllers.
-    V1 { memory: Option<PathBuf>, pids: Option<PathBuf>, cpu: Option<PathBuf> },
+    V1 { memory: Option<PathBuf>, pids: Option<PathBuf>, cpu: Option<PathBuf>, freezer: Option<PathBuf> },
     /// Nowhere.
     None,
 }
@@ -58,7 +58,7 @@ impl Cgroups {
         };
         match (single("memory"), single("pids"), single("cpu")) {
             (None, None, None) => Self::None,
-            (memory, pids, cpu) => Self::V1 { memory, pids, cpu },
+            (memory, pids, cpu) => Self::V1 { memory, pids, cpu, freezer: single("freezer") },
         }
     }
 
@@ -66,7 +66,7 @@ impl Cgroups {
     pub const fn support(&self) -> CgroupSupport {
         match self {
             Self::V2(_) => CgroupSupport::V2,
-            Self::V1 { memory, pids, cpu } => {
+            Self::V1 { memory, pids, cpu, .. } => {
                 CgroupSupport::V1 { memory: memory.is_some(), pids: pids.is_some(), cpu: cpu.is_some() }
             }
             Self::None => CgroupSupport::None,
@@ -114,7 +114,7 @@ impl Cgroups {
                     ],
                 )]
             }
-            Self::V1 { memory, pids, cpu } => {
+            Self::V1 { memory, pids, cpu, freezer } => {
                 let mut groups = Vec::new();
                 if let Some(parent) = memory {
                     let bytes = limits.memory_bytes.to_string();
@@ -131,6 +131,7 @@ impl Cgroups {
                     let quota = quota.map(|quota| ("cpu.cfs_quota_us", quota.to_string()));
                     groups.push(group(parent, quota.into_iter().collect()));
                 }
+                groups.extend(freezer.iter().map(|parent| group(parent, Vec::new())));
                 groups
             }
         }
@@ -195,9 +196,10 @@ mod tests {
         let settings: Vec<_> = v2[0].settings.iter().map(|(file, value)| format!("{file}={value}")).collect();
         let wanted = ["memory.max=1073741824", "memory.swap.max?=0", "pids.max=100", "cpu.max?=150000 100000"];
         assert_eq!(settings, wanted);
-        let v1 = Cgroups::V1 { memory: Some("/m".into()), pids: None, cpu: Some("/c".into()) };
+        let v1 =
+            Cgroups::V1 { memory: Some("/m".into()), pids: None, cpu: Some("/c".into()), freezer: Some("/f".into()) };
         let folders: Vec<_> = v1.groups("box", limits).into_iter().map(|group| group.folder).collect();
-        assert_eq!(folders, [PathBuf::from("/m/box"), "/c/box".into()]);
+        assert_eq!(folders, [PathBuf::from("/m/box"), "/c/box".into(), "/f/box".into()]);
         let shared = v1.groups("box", Limits { cpu_millis: None, ..limits });
         assert!(shared[1].settings.is_empty(), "a group of its own, without a quota");
         assert!(Cgroups::None.groups("box", limits).is_empty());

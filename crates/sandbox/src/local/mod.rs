@@ -25,6 +25,7 @@ mod shelf;
 mod skeleton;
 mod snapshots;
 mod stack;
+mod suspend;
 pub mod toolchains;
 
 pub use inside::launcher_main;

@@ -65,6 +65,25 @@ impl Identity {
     }
 }
 
+/// All processes of the pid namespace whose first process this is.
+pub fn in_namespace_of(first: Identity) -> Vec<Pid> {
+    let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(wanted) = space(&first.pid.to_string()).filter(|_| first.alive()) else { return Vec::new() };
+    if space("self").as_ref() == Some(&wanted) {
+        return Vec::new();
+    }
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| space(&pid.to_string()).as_ref() == Some(&wanted)).filter_map(Pid::from_raw).collect()
+}
+
+/// Whether a process is there and was not stopped.
+pub fn runs(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X' | 'x'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

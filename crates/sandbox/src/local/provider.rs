@@ -268,6 +268,14 @@ impl Provider for LocalProvider {
         self.in_turn(id, |boxes, id| boxes.stop(id)).await
     }
 
+    async fn suspend(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        self.in_turn(id, |boxes, id| boxes.suspend(id)).await
+    }
+
+    async fn resume(&self, id: &SandboxId) -> Result<(), SandboxError> {
+        self.in_turn(id, |boxes, id| boxes.resume(id)).await
+    }
+
     async fn snapshot(&self, id: &SandboxId, key: &Digest) -> Result<SnapshotRef, SandboxError> {
         let key = key.clone();
         self.in_turn(id, move |boxes, id| boxes.snapshot(id, &key)).await
@@ -301,8 +309,11 @@ impl Provider for LocalProvider {
 
     async fn list(&self) -> Result<Vec<SandboxInfo>, SandboxError> {
         self.blocking(|boxes| {
-            let alive = |id: SandboxId| SandboxInfo { alive: boxes.layout.living(&id).is_some(), id };
-            Ok(boxes.layout.boxes().into_iter().map(alive).collect())
+            let info = |id: SandboxId| {
+                let alive = boxes.layout.living(&id).is_some();
+                SandboxInfo { alive, suspended: alive && boxes.is_suspended(&id), id }
+            };
+            Ok(boxes.layout.boxes().into_iter().map(info).collect())
         })
         .await
     }

@@ -2,6 +2,7 @@
 //!
 //! Absent: its life (the provider starts, stops and removes it).
 
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::client::{Address, Connection, FollowLimits, Heard, may_be_out_of_memo
 use crate::error::StorageContext as _;
 use crate::local::cgroup;
 use crate::local::host_file::HostFile;
+use crate::local::suspend;
 use crate::port::{Ended, ExecOutcome, ExecRequest, FileBytes, Listing, OutputSink, Sandbox, SandboxError};
 
 /// Between TERM and KILL when a command is ended.
@@ -38,16 +40,25 @@ impl LocalSandbox {
         Ok(Self { address: Address { id, folder: opened, name: "hand.sock" }, cgroups: cgroups.into() })
     }
 
+    /// The hand, to be asked something: a box that was suspended goes on.
+    fn hand(&self) -> &Address {
+        let folder = Path::new("/proc/self/fd").join(self.address.folder.as_raw_fd().to_string());
+        if let Err(error) = suspend::wake(&folder, &self.cgroups) {
+            tracing::warn!(%error, id = %self.address.id, "it may still be suspended");
+        }
+        &self.address
+    }
+
     /// Whether the hand answers.
     pub async fn answers(&self) -> Result<(), SandboxError> {
         let request = Request::Stat { path: PathBuf::from("/") };
-        self.address.ask_once(&request, "starting").await.map(drop)
+        self.hand().ask_once(&request, "starting").await.map(drop)
     }
 
     /// Asks the box to end itself.
     pub async fn shut_down(&self, grace: Duration) -> Result<(), SandboxError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.address.ask_once(&Request::Shutdown { grace_ms }, "shutting down").await.map(drop)
+        self.hand().ask_once(&Request::Shutdown { grace_ms }, "shutting down").await.map(drop)
     }
 
     /// Reads some lines that the kernel makes up in memory: quicker here than on the blocking pool.
@@ -62,7 +73,7 @@ impl LocalSandbox {
         output: OutputSink<'_>,
     ) -> Result<ExecOutcome, SandboxError> {
         let before = self.kills();
-        match self.address.run(request, limits, output).await {
+        match self.hand().run(request, limits, output).await {
             Ok(mut outcome) => {
                 if may_be_out_of_memory(&outcome.ended) && self.kills() > before {
                     outcome.ended = Ended::OutOfMemory;
@@ -77,7 +88,7 @@ impl LocalSandbox {
     }
 
     async fn done(&self, request: &Request, doing: &'static str) -> Result<(), SandboxError> {
-        match self.address.ask_once(request, doing).await? {
+        match self.hand().ask_once(request, doing).await? {
             Reply::Done => Ok(()),
             other => Err(self.address.unexpected(&other)),
         }
@@ -85,7 +96,7 @@ impl LocalSandbox {
 
     /// Asks for a file.
     async fn fetch(&self, request: &Request, max_bytes: u64) -> Result<Fetch<'_>, SandboxError> {
-        let mut connection = self.address.ask(request, "reading a file").await?;
+        let mut connection = self.hand().ask(request, "reading a file").await?;
         match connection.reply().await? {
             Reply::Content { file_bytes, .. } => {
                 Ok(Fetch { address: &self.address, connection, file_bytes, got: 0, max_bytes })
@@ -182,7 +193,7 @@ impl Sandbox for LocalSandbox {
 
     async fn write(&self, path: &Path, bytes: &[u8], mode: Option<u32>) -> Result<(), SandboxError> {
         let request = Request::Write { path: path.to_owned(), size: bytes.len() as u64, mode };
-        let mut connection = self.address.ask(&request, "writing a file").await?;
+        let mut connection = self.hand().ask(&request, "writing a file").await?;
         for piece in bytes.chunks(CHUNK_BYTES) {
             let mut framed = Vec::new();
             frame::encode(Kind::Data, piece, &mut framed);
@@ -196,14 +207,14 @@ impl Sandbox for LocalSandbox {
 
     async fn list(&self, path: &Path, max_entries: u32) -> Result<Listing, SandboxError> {
         let request = Request::List { path: path.to_owned(), max_entries };
-        match self.address.ask_once(&request, "listing a folder").await? {
+        match self.hand().ask_once(&request, "listing a folder").await? {
             Reply::Entries { entries, truncated } => Ok(Listing { entries, truncated }),
             other => Err(self.address.unexpected(&other)),
         }
     }
 
     async fn stat(&self, path: &Path) -> Result<Entry, SandboxError> {
-        match self.address.ask_once(&Request::Stat { path: path.to_owned() }, "looking at a file").await? {
+        match self.hand().ask_once(&Request::Stat { path: path.to_owned() }, "looking at a file").await? {
             Reply::Stat { entry } => Ok(entry),
             other => Err(self.address.unexpected(&other)),
         }

@@ -8,6 +8,7 @@ mod door;
 mod files;
 mod layers;
 mod life;
+mod rest;
 mod roots;
 mod upkeep;
 mod walls;
