@@ -16,7 +16,8 @@
 //! - Events are stored as the bytes given and chained by hash; `verify` recomputes the chain. Whoever
 //!   can write the file can also compute a new chain: that takes an anchor outside, which is not here.
 //! - After a failed commit or sync nothing more is written: the first error is given to all.
-//! - A full disk refuses appends and nothing else; appends go on when there is room.
+//! - A full disk refuses appends and nothing else; appends go on when there is room. What ends a task
+//!   is stored on a full disk too, in room that was kept back.
 //!
 //! Absent on purpose: a clock (`now` is an argument), SQL for callers, any knowledge of what the
 //! events mean, and wake-up signals (the orchestrator knows what it appended).

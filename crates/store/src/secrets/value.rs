@@ -62,11 +62,11 @@ impl std::fmt::Debug for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_string(Text)
+        deserializer.deserialize_any(Text)
     }
 }
 
-/// Takes a text and repeats nothing else: the usual message quotes what was found instead of one.
+/// Takes a text and repeats nothing else: the usual message quotes a number that was found instead.
 struct Text;
 
 impl Visitor<'_> for Text {

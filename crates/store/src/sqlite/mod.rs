@@ -11,6 +11,9 @@
 //! piece, writes the changes with one statement a table, commits, and only then answers. So one
 //! `fdatasync` serves many producers, and a refused append costs its neighbours nothing.
 //!
+//! A full disk refuses what is ordinary. What ends a task, gives it up or takes a secret away uses room
+//! that was kept back (`reserve`).
+//!
 //! Leases of earlier processes are void on opening: who holds the folder's lock is the only one.
 //! Absent: a second writer, retries after a failed commit, and `synchronous` below FULL.
 
@@ -18,6 +21,7 @@ mod blobs;
 mod connect;
 mod folder;
 mod reads;
+mod reserve;
 mod secrets;
 mod statements;
 mod writer;
@@ -34,6 +38,7 @@ use tokio::task::JoinSet;
 
 use self::blobs::BlobFolder;
 use self::folder::Folder;
+use self::reserve::Reserve;
 use self::writer::{Answer, AppendJob, Job, LeaseJob, Writer};
 use crate::error::{AppendError, LeaseError, OpenError};
 use crate::ledger::{LeaseWork, Prepared};
@@ -46,11 +51,13 @@ pub struct Options {
     pub readers: u32,
     /// How long to wait for a folder that another process is just giving up, in milliseconds.
     pub lock_wait_ms: u64,
+    /// Room on the disk that is kept back for calling tasks off when it is full; 0 for none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { readers: 4, lock_wait_ms: 500 }
+        Self { readers: 4, lock_wait_ms: 500, reserve_bytes: 8 * 1024 * 1024 }
     }
 }
 
@@ -70,14 +77,26 @@ pub async fn open(dir: &Path) -> Result<Store, OpenError> {
 /// # Errors
 /// As [`open`].
 pub async fn open_with(dir: &Path, options: Options) -> Result<Store, OpenError> {
+    loop {
+        let mut reserve = Reserve::of(dir, options.reserve_bytes);
+        match open_once(dir, &options).await {
+            Err(OpenError::DiskFull { .. }) if reserve.give_up_slice() => {}
+            opened => return opened,
+        }
+    }
+}
+
+async fn open_once(dir: &Path, options: &Options) -> Result<Store, OpenError> {
     let folder = Folder::claim(dir, options.lock_wait_ms).await?;
     let connection = connect::writer(&folder).await?;
     let readers = connect::readers(&folder, options.readers.max(1)).await?;
     folder.sync()?;
     let blobs = BlobFolder::new(folder.blobs_dir());
+    let mut reserve = Reserve::of(folder.path(), options.reserve_bytes);
+    reserve.refill();
     let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
     let mut tasks = JoinSet::new();
-    tasks.spawn(Writer::new(connection, folder).run(queue));
+    tasks.spawn(Writer::new(connection, folder, reserve).run(queue));
     Ok(Store::of(Arc::new(Sqlite {
         jobs: Mutex::new(Some(jobs)),
         writer: tokio::sync::Mutex::new(tasks),

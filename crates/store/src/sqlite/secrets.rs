@@ -63,6 +63,11 @@ impl SecretJob {
         }
     }
 
+    /// Whether it removes a secret.
+    pub fn takes_away(&self) -> bool {
+        matches!(self.change, Change::Remove { .. })
+    }
+
     /// What the caller is told of a trouble.
     pub fn told(trouble: &Trouble) -> SecretsError {
         match trouble {

@@ -14,6 +14,7 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
 use super::folder::Folder;
+use super::reserve::Reserve;
 use super::secrets::SecretJob;
 use super::statements::{Changes, Line, Touched, Trouble, load, run, write};
 use crate::error::{AppendError, BlobError, Fault, LeaseError};
@@ -26,6 +27,10 @@ const GROUP_JOBS: usize = 256;
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Quiet time after which the WAL is moved into the database.
 const IDLE_MS: u64 = 250;
+/// How often it is looked whether there is room again for what was kept back.
+const RESERVE_LOOK_MS: u64 = 5_000;
+/// Most bytes of events that may use room that was kept back.
+const ESSENTIAL_BYTES: usize = 64 * 1024;
 /// A WAL of this length is moved into the database also when it is not quiet.
 const WAL_LONG_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -88,6 +93,17 @@ impl Job {
         }
     }
 
+    /// Whether it has to be stored on a full disk too: it ends a task or cleans up after its end, it
+    /// says who works on one, or it takes a secret away. All of them are small and few.
+    fn is_essential(&self) -> bool {
+        match self {
+            Self::Append(job) => job.work.summary.state.is_terminal() && job.work.size_bytes() <= ESSENTIAL_BYTES,
+            Self::Lease(_) => true,
+            Self::Blob(_) => false,
+            Self::Secret(job) => job.takes_away(),
+        }
+    }
+
     /// Answers with what was found out.
     fn answer(self) {
         match self {
@@ -130,15 +146,25 @@ pub(super) struct Writer {
     checkpoint_at_bytes: u64,
     /// Whether something was committed since the last checkpoint.
     dirty: bool,
+    /// Room for what has to be stored on a full disk too.
+    reserve: Reserve,
     /// Given back after the connection is closed.
     folder: Folder,
 }
 
 impl Writer {
-    pub fn new(connection: SqliteConnection, folder: Folder) -> Self {
+    pub fn new(connection: SqliteConnection, folder: Folder, reserve: Reserve) -> Self {
         let mut wal = folder.database().into_os_string();
         wal.push("-wal");
-        Self { connection, broken: None, wal: wal.into(), checkpoint_at_bytes: WAL_LONG_BYTES, dirty: false, folder }
+        Self {
+            connection,
+            broken: None,
+            wal: wal.into(),
+            checkpoint_at_bytes: WAL_LONG_BYTES,
+            dirty: false,
+            reserve,
+            folder,
+        }
     }
 
     /// Works until every sender is gone, then closes the database and gives the folder back.
@@ -146,16 +172,20 @@ impl Writer {
         let mut taken = Vec::with_capacity(GROUP_JOBS);
         loop {
             let next = queue.recv_many(&mut taken, GROUP_JOBS);
-            let count = if self.dirty {
-                match tokio::time::timeout(Duration::from_millis(IDLE_MS), next).await {
+            let quiet_ms = match (self.dirty, self.reserve.is_short()) {
+                (true, _) => Some(IDLE_MS),
+                (false, true) => Some(RESERVE_LOOK_MS),
+                (false, false) => None,
+            };
+            let count = match quiet_ms {
+                None => next.await,
+                Some(quiet_ms) => match tokio::time::timeout(Duration::from_millis(quiet_ms), next).await {
                     Ok(count) => count,
                     Err(_) => {
-                        self.checkpoint().await;
+                        self.quiet().await;
                         continue;
                     }
-                }
-            } else {
-                next.await
+                },
             };
             if count == 0 {
                 break;
@@ -169,6 +199,14 @@ impl Writer {
             tracing::error!(%error, "the database was not closed in order; its next opening repairs it");
         }
         drop(self.folder);
+    }
+
+    /// Nobody wants anything for a moment.
+    async fn quiet(&mut self) {
+        if self.dirty {
+            self.checkpoint().await;
+        }
+        self.reserve.refill();
     }
 
     /// Commits a group and answers all its jobs.
@@ -188,7 +226,32 @@ impl Writer {
                     }
                 }
             }
+            Err(Trouble::Full) => self.finish_on_a_full_disk(group).await,
             Err(trouble) => group.into_iter().for_each(|job| job.fail(&trouble)),
+        }
+    }
+
+    /// Refuses what is ordinary; what is essential is stored by itself, in room that was kept back.
+    /// An essential job behind a refused one meets a conflict, as behind any other's append.
+    async fn finish_on_a_full_disk(&mut self, group: Vec<Job>) {
+        for job in group {
+            if !job.is_essential() {
+                job.fail(&Trouble::Full);
+                continue;
+            }
+            let mut alone = [job];
+            let outcome = loop {
+                match self.commit(&mut alone).await {
+                    Err(Trouble::Full) if self.reserve.give_up_slice() => {}
+                    outcome => break outcome,
+                }
+            };
+            for job in alone {
+                match &outcome {
+                    Ok(()) => job.answer(),
+                    Err(trouble) => job.fail(trouble),
+                }
+            }
         }
     }
 
