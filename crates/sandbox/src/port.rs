@@ -95,7 +95,7 @@ pub struct Capabilities {
 }
 
 /// A stack of layers, lowest first.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SnapshotRef {
     /// The layers' keys.
     pub layers: Vec<Digest>,

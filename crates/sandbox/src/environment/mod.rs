@@ -17,11 +17,14 @@
 //! box (it is a folder with a socket here), and secrets: their values are never given to a box, and
 //! a build that is told them only looks for them.
 
+pub mod build;
 pub mod choose;
+mod clean;
 pub mod derive;
 pub mod devcontainer;
 mod elf;
 pub mod file;
+pub mod forbidden;
 pub mod import;
 pub mod key;
 mod land;

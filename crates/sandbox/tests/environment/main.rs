@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
 mod archive;
+mod builds;
 mod images;
 mod imports;
 #[allow(dead_code, reason = "the verbs of the contract suite; not all are needed here")]
