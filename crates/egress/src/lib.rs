@@ -30,6 +30,7 @@ mod path;
 mod redact;
 mod resolve;
 mod secret;
+mod settings;
 mod target;
 
 pub use address::{Reach, reach};
@@ -45,4 +46,5 @@ pub use path::{CleanPath, PathError, PathPattern};
 pub use redact::{KnownValues, MAX_VALUE_BYTES, MIN_VALUE_BYTES, Mask, RedactError, Redactor};
 pub use resolve::{Resolver, SystemResolver};
 pub use secret::{NoSecrets, PLACEHOLDER_PREFIX, Secret, SecretError, SecretSource, placeholder};
+pub use settings::{BoxSettings, BoxSettingsFor, box_settings};
 pub use target::{Authority, Host, Target, TargetError};

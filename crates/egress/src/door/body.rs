@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 
 use super::serve::Session;
 use super::upstream::Upstream;
@@ -64,6 +64,14 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// For an answer that may have no body at all.
+    pub(super) fn ready(mut self) -> Self {
+        if self.incoming.is_end_stream() {
+            self.end();
+        }
+        self
+    }
+
     fn end(&mut self) {
         self.ended = true;
         if let Some(upstream) = self.upstream.take() {
@@ -100,13 +108,24 @@ impl hyper::body::Body for Answer {
                     return Poll::Ready(last);
                 }
             };
-            let Some(redactor) = &mut self.redactor else { return Poll::Ready(Some(Ok(frame))) };
-            // Trailers of an answer that is searched are left out: nothing needs them.
-            if let Ok(data) = frame.into_data() {
-                let out = redactor.push(&data);
-                if !out.is_empty() {
-                    return Poll::Ready(Some(Ok(Frame::data(Bytes::from(out)))));
+            // Nobody asks for more once an announced length is reached.
+            let is_last = self.incoming.is_end_stream();
+            let frame = match &mut self.redactor {
+                None => Some(frame),
+                // Trailers of an answer that is searched are left out: nothing needs them.
+                Some(redactor) => {
+                    let mut out = frame.into_data().map(|data| redactor.push(&data)).unwrap_or_default();
+                    if is_last {
+                        out.extend(redactor.finish());
+                    }
+                    (!out.is_empty()).then(|| Frame::data(Bytes::from(out)))
                 }
+            };
+            if is_last {
+                self.end();
+            }
+            if let Some(frame) = frame {
+                return Poll::Ready(Some(Ok(frame)));
             }
         }
     }

@@ -43,7 +43,7 @@ pub(super) async fn answer_to(request: Request<Incoming>, session: &Arc<Session>
     let scheme = if session.over.is_some() { "https" } else { request.uri().scheme_str().unwrap_or("http") };
     let mut record = OpenRecord::new(&session.inner.book, request.method().as_str(), scheme);
     match pass(request, session, &mut record).await {
-        Ok(Passed::Answer(answer, upstream, known)) => deliver(answer, upstream, known, session, record),
+        Ok(Passed::Answer(answered)) => deliver(*answered, session, record),
         Ok(Passed::Switch(switch)) => Ok(switch_over(*switch, session, record)),
         Ok(Passed::Failed(failure)) => {
             record.failed(&failure.to_string());
@@ -57,9 +57,16 @@ pub(super) async fn answer_to(request: Request<Incoming>, session: &Arc<Session>
 }
 
 enum Passed {
-    Answer(Response<Incoming>, Upstream, Option<KnownValues>),
+    Answer(Box<Answered>),
     Switch(Box<Switching>),
     Failed(Failure),
+}
+
+struct Answered {
+    answer: Response<Incoming>,
+    upstream: Upstream,
+    /// What the answer is searched for.
+    known: Option<KnownValues>,
 }
 
 struct Switching {
@@ -123,7 +130,7 @@ fn passed(
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS && allowed.switch.is_some() {
         return Passed::Switch(Box::new(Switching { client, answer, upstream }));
     }
-    Passed::Answer(answer, upstream, known)
+    Passed::Answer(Box::new(Answered { answer, upstream, known }))
 }
 
 /// Reads target and path in their one way and asks the list.
@@ -265,13 +272,8 @@ fn outgoing(
 }
 
 /// The answer as the box gets it.
-fn deliver(
-    answer: Response<Incoming>,
-    upstream: Upstream,
-    known: Option<KnownValues>,
-    session: &Arc<Session>,
-    mut record: OpenRecord,
-) -> Result<Response<Body>, Denial> {
+fn deliver(answered: Answered, session: &Arc<Session>, mut record: OpenRecord) -> Result<Response<Body>, Denial> {
+    let Answered { answer, upstream, known } = answered;
     let (mut parts, incoming) = answer.into_parts();
     record.status(parts.status.as_u16());
     headers::strip_hop_by_hop(&mut parts.headers);
@@ -290,7 +292,7 @@ fn deliver(
         Answer { incoming, upstream: Some(upstream), redactor, record, session: Arc::clone(session), ended: false };
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
-    Ok(Response::from_parts(parts, body.boxed_unsync()))
+    Ok(Response::from_parts(parts, body.ready().boxed_unsync()))
 }
 
 fn redact_headers(headers: &mut HeaderMap, known: &KnownValues) {

@@ -356,3 +356,12 @@ pub fn reason(answer: &str) -> &str {
         .find_map(|line| line.strip_prefix("x-chargehand-denied: "))
         .unwrap_or_else(|| panic!("no refusal: {answer}"))
 }
+
+impl World {
+    /// How many records there are once no more come: every request of a program that ended is
+    /// recorded a moment after its answer.
+    pub fn book_len(&self) -> usize {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        self.book.0.lock().unwrap().len()
+    }
+}
