@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use orchestrator::{ChosenModel, Clock, Engine, Handle, Models, Ports, Random};
+use sandbox::environment::key::ToolchainIdentity;
 use sandbox::local::{LocalConfig, LocalProvider, Toolchains};
 use server::{SecretKeeper, ServerConfig};
 use store::secrets::{FileKeys, KeyProvider, VariableKeys};
@@ -156,15 +157,26 @@ pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
     let boxes = Arc::new(sandboxes(settings)?);
     let forge = Arc::new(forge::BuiltIn::new(forge_config(settings)).await?);
     let models = Arc::new(ConfiguredModels { settings: settings.clone(), built: Mutex::default() });
+    let outside = orchestrator::Outside::new(
+        settings.outside.resolver(),
+        settings.outside.trust(),
+        vault.clone(),
+        settings.data_dir.join("doors"),
+    );
+    let mut engine_settings = orchestrator::Settings::new(scratch);
+    engine_settings.network = settings.outside.network.clone();
+    engine_settings.environments = settings.outside.environments(&settings.data_dir);
+    engine_settings.environments.toolchains = identities(boxes.toolchains());
     let ports = Ports {
         store: store.clone(),
         forge,
         boxes,
+        outside: Arc::new(outside),
         models,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
     };
-    let (engine, handle) = Engine::new(ports, orchestrator::Settings::new(scratch)).await;
+    let (engine, handle) = Engine::new(ports, engine_settings).await;
     let (token, token_file) = token(settings)?;
     let config = ServerConfig {
         unix_socket: Some(settings.socket_path()),
@@ -178,6 +190,11 @@ pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
     let mut running = JoinSet::new();
     running.spawn(engine.run(shutdown.clone()));
     Ok(Running { handle, bound, token_file, work: Work(running), store, shutdown })
+}
+
+/// The host's toolchains as environments know them: another one makes another environment.
+fn identities(toolchains: &Toolchains) -> Vec<ToolchainIdentity> {
+    toolchains.list.iter().map(|toolchain| ToolchainIdentity::look(&toolchain.name, &toolchain.from)).collect()
 }
 
 /// What opens the stored secrets: the key that was set, or a file that is made when the first one is stored.

@@ -8,6 +8,7 @@
 pub mod env;
 pub mod file;
 pub mod models;
+pub mod outside;
 pub mod providers;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use domain::contract::Budget;
 
 pub use env::Env;
 use file::{BudgetFile, File};
+pub use outside::Outside;
 pub use providers::{KeySource, ProviderKind, ProviderSettings, Secret};
 
 /// Longest path of a unix socket, in bytes, without the closing zero.
@@ -148,6 +150,8 @@ pub struct Settings {
     pub budget: Budget,
     /// The local user's name: the principal of whoever calls over the unix socket.
     pub user: String,
+    /// What boxes may reach and be made of.
+    pub outside: Outside,
     /// Where toolchains are looked for.
     pub toolchain: ToolchainInputs,
     /// What git gets of the environment.
@@ -246,6 +250,8 @@ impl Settings {
             listen,
             token: env.text(env::TOKEN).map(|token| Secret::new(&token)).or(file.token),
             secret_key: env.text(env::SECRET_KEY).map(store::Secret::new),
+            outside: Outside::of(&file.network, &file.environments)
+                .map_err(|why| SettingsError::Value { name: "the settings file".to_owned(), why })?,
             budget: budget(&file.budget)?,
             user: user_name(env),
             toolchain: ToolchainInputs::of(env),

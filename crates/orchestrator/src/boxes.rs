@@ -3,29 +3,41 @@
 //! The layer of a commit is made once and shared; each box has its own writable view of it. Absent:
 //! how a box works, and any knowledge of which provider makes it.
 
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::port::{FilesFound, Hands, NoHands};
 use async_trait::async_trait;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest, SandboxId};
 use forge::Project;
-use sandbox::{Advice, Sandbox, SandboxError, SnapshotRef, StartSpec};
+use sandbox::{Advice, ExecRequest, Sandbox, SandboxError, SnapshotRef, StartSpec};
 use tokio::sync::watch;
 
+use crate::doors::OpenDoor;
 use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::files::{self, Attempted};
 use crate::journal::TaskJournal;
 use crate::log::TaskLog;
+use crate::place::Place;
 use crate::ports::Ports;
 
 /// Where a box has the repository.
 pub(crate) const WORKSPACE: &str = "/workspace";
 /// Commits of history that a box gets, so that `git log` and `git blame` are of use.
 const HISTORY_COMMITS: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
+
+/// How long a start command may take to be on its way.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Layers of an attempt's own after which they are merged: lookups are still quick then.
+const FLATTEN_AT: usize = 16;
+/// Layers of an attempt's own that are too many even if merging fails.
+const FLATTEN_BY: usize = 128;
 
 /// The branch that is checked out in every box.
 const BRANCH: &str = "work";
@@ -57,8 +69,12 @@ type Ready = Option<Result<Arc<dyn Sandbox>, NoHands>>;
 pub(crate) struct BoxHands<'a> {
     pub(crate) ground: Ground<'a>,
     pub(crate) log: &'a TaskLog,
+    /// The way out, while this is at work.
+    pub(crate) door: Option<&'a OpenDoor>,
     pub(crate) id: SandboxId,
     pub(crate) attempt: u32,
+    /// Layers of the environment and the checkout, which are never merged with the agent's.
+    pub(crate) keep_lowest: usize,
     pub(crate) ready: watch::Sender<Ready>,
 }
 
@@ -89,20 +105,77 @@ impl BoxHands<'_> {
     }
 
     async fn start(&self) -> Result<Attempted, Failure> {
-        files::start_attempt(&self.ground, self.log, &|snapshot| self.spec(snapshot)).await
+        let started = files::start_attempt(&self.ground, self.log, &|snapshot| self.spec(snapshot)).await?;
+        equip(&*started.sandbox, self.ground.place, self.door, started.adopted).await?;
+        Ok(started)
     }
 
     fn spec(&self, snapshot: SnapshotRef) -> StartSpec {
-        self.ground.place.spec(&self.id, snapshot)
+        let spec = self.ground.place.spec(&self.id, snapshot);
+        match self.door {
+            Some(door) => door.added_to(spec),
+            None => spec,
+        }
+    }
+
+    /// The same files on fewer layers, once there are many: each makes every look at a missing file slower.
+    async fn flattened(&self, snapshot: SnapshotRef, key: &Digest) -> Result<SnapshotRef, SandboxError> {
+        let own = snapshot.layers.len().saturating_sub(self.keep_lowest);
+        if own < FLATTEN_AT {
+            return Ok(snapshot);
+        }
+        let name = Digest::of(format!("flat/1\n{key}").as_bytes());
+        match self.ground.ports.boxes.flatten(&snapshot, self.keep_lowest, &name).await {
+            Ok(flat) => {
+                // The box has no changes of its own just now; it starts anew on the merged layer. Were
+                // this the end of the program, the kept layers would be found.
+                self.ground.ports.boxes.destroy(&self.id).await?;
+                Ok(flat)
+            }
+            Err(error) if own < FLATTEN_BY => {
+                tracing::warn!(sandbox = %self.id, %error, "layers could not be merged");
+                Ok(snapshot)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn kept(&self, key: &Digest) -> Result<(Vec<Digest>, Result<Arc<dyn Sandbox>, NoHands>), SandboxError> {
         let snapshot = self.ground.ports.boxes.snapshot(&self.id, key).await?;
+        let snapshot = self.flattened(snapshot, key).await?;
         let layers = snapshot.layers.clone();
-        let started = self.ground.ports.boxes.start(self.spec(snapshot)).await;
-        let sandbox = started.map(|started| started.sandbox).map_err(|error| no_hands(&error));
+        let started = async {
+            let sandbox = self.ground.ports.boxes.start(self.spec(snapshot)).await?.sandbox;
+            equip(&*sandbox, self.ground.place, self.door, false).await?;
+            Ok::<_, Failure>(sandbox)
+        };
+        let sandbox = started.await.map_err(|failure| NoHands { message: failure.message });
         Ok((layers, sandbox))
     }
+}
+
+/// Puts into a started box what its way out needs, and starts what the recipe wants to be running. A
+/// box that was alive has its programs.
+pub(crate) async fn equip(
+    sandbox: &dyn Sandbox,
+    place: &Place,
+    door: Option<&OpenDoor>,
+    adopted: bool,
+) -> Result<(), Failure> {
+    for (path, bytes) in door.iter().flat_map(|door| &door.files) {
+        sandbox.write(path, bytes, None).await?;
+    }
+    if adopted {
+        return Ok(());
+    }
+    for (number, line) in place.recipe().start.iter().enumerate() {
+        // The line goes on after the command that starts it; what it says can be read in the box.
+        let script = format!("exec </dev/null >/tmp/start-{number}.log 2>&1; setsid sh -c \"$1\" & ");
+        let argv = ["sh", "-c", &script, "start", line].map(OsString::from);
+        let request = ExecRequest { time_limit: START_LIMIT, ..ExecRequest::new(format!("start-{number}"), argv) };
+        sandbox.exec(request, &mut |_| {}).await?;
+    }
+    Ok(())
 }
 
 fn no_hands(error: &SandboxError) -> NoHands {
@@ -126,7 +199,8 @@ impl Hands for BoxHands<'_> {
     }
 
     async fn can_keep(&self) -> bool {
-        let (changed, busy) = (self.ground.ports.boxes.changed(&self.id).await, self.ground.ports.boxes.busy(&self.id).await);
+        let (changed, busy) =
+            (self.ground.ports.boxes.changed(&self.id).await, self.ground.ports.boxes.busy(&self.id).await);
         matches!((changed, busy), (Ok(true), Ok(false)))
     }
 

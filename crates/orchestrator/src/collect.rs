@@ -69,9 +69,8 @@ impl Collecting<'_> {
         let (task, hands) = (self.task, self.hands);
         let base = &task.spec.repo.base;
         let date = format!("{} +0000", task.submitted_at.as_second());
-        let argv = ["sh", "-c", COLLECT, "collect", base.as_str(), self.message, BUNDLE, &date]
-            .map(OsString::from)
-            .to_vec();
+        let argv =
+            ["sh", "-c", COLLECT, "collect", base.as_str(), self.message, BUNDLE, &date].map(OsString::from).to_vec();
         let wanted = Wanted { argv, time_limit_ms: COLLECT_MS, max_output_bytes: 1 << 20 };
         let finished = run_command(hands, self.name, wanted, &|_| ()).await?;
         if !finished.end.succeeded() {
@@ -120,4 +119,3 @@ pub(crate) fn commit_message(task: &Task) -> String {
         task.requester.name
     )
 }
-

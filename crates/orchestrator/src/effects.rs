@@ -15,13 +15,15 @@ use forge::{Merge, Preview, Project};
 use policy::LandPermit;
 use sandbox::Sandbox;
 
-use crate::files;
-use crate::log::TaskLog;
+use crate::boxes;
 use crate::collect::{Collecting, commit_message};
+use crate::doors;
 use crate::environment::Ground;
 use crate::failure::Failure;
+use crate::files;
 use crate::handle::Shared;
 use crate::live::Live;
+use crate::log::TaskLog;
 use crate::place::Place;
 use crate::ports::Settings;
 
@@ -57,16 +59,17 @@ pub(crate) async fn perform(performance: &Performance<'_>, effect: &Effect) -> R
         Effect::Land { update_worktree, .. } => land(performance, *update_worktree).await,
         Effect::CloseSandbox { sandbox } => {
             performance.shared.ports.boxes.destroy(sandbox).await?;
+            doors::forget(&performance.shared.ports.outside, sandbox);
             Ok(EffectResult::SandboxClosed)
         }
-        Effect::Snapshot { sandbox, turn, .. } => files::finish_snapshot(&performance.shared.ports, sandbox, *turn).await,
+        Effect::Snapshot { sandbox, turn, .. } => {
+            files::finish_snapshot(&performance.ground(), performance.task, sandbox, *turn).await
+        }
         Effect::BuildEnvironment { .. }
         | Effect::OpenSandbox { .. }
         | Effect::CallModel { .. }
         | Effect::RunTool { .. }
-        | Effect::RunCommand { .. } => {
-            Err(Failure::infra(format!("`{}` is not performed here", effect.name())))
-        }
+        | Effect::RunCommand { .. } => Err(Failure::infra(format!("`{}` is not performed here", effect.name()))),
     }
 }
 
@@ -117,6 +120,7 @@ async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &Commi
     // A box of this name is what a crash left of the same gate: it is not clean.
     ports.boxes.destroy(&performance.gate_box).await?;
     let hands = ports.boxes.start(performance.place.spec(&performance.gate_box, snapshot)).await?.sandbox;
+    boxes::equip(&*hands, performance.place, None, false).await?;
     let wanted = Finished::wanted(&gate.command, gate.time_limit_ms, settings.max_gate_output_bytes);
     let show = |text: &str| {
         shared.live.tell(&performance.task.id, Live::Output { source: gate.name.clone(), text: text.to_owned() })

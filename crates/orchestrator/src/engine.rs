@@ -5,7 +5,7 @@
 //! the data folder has one owner.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::id::TaskId;
@@ -24,6 +24,9 @@ use crate::run::Runner;
 
 /// How often layers that nobody uses are removed.
 const TIDY_EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// How long the last reports of doors may take at the end.
+const LAST_REPORTS: Duration = Duration::from_secs(3);
 
 /// The loops at work, by task.
 type Running = HashMap<TaskId, tokio::task::Id>;
@@ -51,7 +54,17 @@ impl Engine {
         let live = LiveHub::default();
         let logs = Logs::new(ports.store.clone(), live.clone(), ports.clock.clone());
         let (wake, woken) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { ports, logs, live, settings: settings.clone(), places: Places::default(), turns: Turns::default(), wake, no_boxes });
+        let shared = Arc::new(Shared {
+            ports,
+            logs,
+            live,
+            settings: settings.clone(),
+            places: Places::default(),
+            turns: Turns::default(),
+            reporters: Mutex::default(),
+            wake,
+            no_boxes,
+        });
         let slots = Arc::new(Semaphore::new(settings.max_working.max(1)));
         (Self { shared: shared.clone(), settings, slots, woken }, Handle { shared })
     }
@@ -91,6 +104,10 @@ impl Engine {
             }
         }
         loops.shutdown().await;
+        // Doors close with the loops; what passed them last is still being written down.
+        let mut reporters = std::mem::take(&mut *self.shared.reporters());
+        let written = async { while reporters.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_REPORTS, written).await;
         self.rest_boxes().await;
         Ok(())
     }

@@ -19,11 +19,12 @@ use sandbox::{Sandbox, SandboxError, SnapshotRef, StartSpec, Started, StartedAs}
 use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::log::TaskLog;
-use crate::ports::Ports;
 
 /// A box of an attempt that was started, and what it found.
 pub(crate) struct Attempted {
     pub(crate) sandbox: Arc<dyn Sandbox>,
+    /// Whether it was alive.
+    pub(crate) adopted: bool,
     /// Whether it goes on with anything from before.
     pub(crate) resumed: bool,
     pub(crate) files: FilesFound,
@@ -74,14 +75,15 @@ pub(crate) async fn beginning(ground: &Ground<'_>, task: &Task, commit: &CommitS
 }
 
 fn kept(started: Started) -> Attempted {
-    Attempted { sandbox: started.sandbox, resumed: true, files: FilesFound::Kept }
+    let adopted = started.found == StartedAs::Adopted;
+    Attempted { sandbox: started.sandbox, adopted, resumed: true, files: FilesFound::Kept }
 }
 
 /// A box that is new although its attempt has worked before lost what came after `turn`.
 fn begun(task: &Task, started: Started, turn: u32) -> Attempted {
     let worked = task.attempt.as_ref().is_some_and(|attempt| attempt.turns > 0 || attempt.end.is_some());
     let files = if worked { FilesFound::AsOfTurn(turn) } else { FilesFound::Kept };
-    Attempted { sandbox: started.sandbox, resumed: worked, files }
+    Attempted { sandbox: started.sandbox, adopted: false, resumed: worked, files }
 }
 
 /// The kept files that the current attempt may start from, newest first.
@@ -117,12 +119,31 @@ pub(crate) fn steps<'a>(events: impl Iterator<Item = &'a Event>, attempt: u32) -
     steps
 }
 
-/// The files of a living or resting box, kept under a name of the turn's own; for a snapshot whose
-/// result was never stored.
-pub(crate) async fn finish_snapshot(ports: &Ports, sandbox: &SandboxId, turn: u32) -> Result<EffectResult, Failure> {
+/// Layers below the agent's own: the environment's, if one was built, and the checkout's.
+pub(crate) fn keep_lowest(task: &Task) -> usize {
+    task.environment.as_ref().and_then(|environment| environment.layers.as_ref()).map_or(1, |built| built.len() + 1)
+}
+
+/// Finishes a snapshot whose result was never stored.
+pub(crate) async fn finish_snapshot(
+    ground: &Ground<'_>,
+    task: &Task,
+    sandbox: &SandboxId,
+    turn: u32,
+) -> Result<EffectResult, Failure> {
     let key = agent::native::snapshot_key(sandbox, turn);
-    match ports.boxes.snapshot(sandbox, &key).await {
-        Ok(snapshot) => Ok(EffectResult::SnapshotTaken { layers: snapshot.layers, duration_ms: 0 }),
+    let taken = |layers| EffectResult::SnapshotTaken { layers, duration_ms: 0 };
+    match ground.ports.boxes.snapshot(sandbox, &key).await {
+        Ok(snapshot) => Ok(taken(snapshot.layers)),
+        // The box went after its layer was kept, on its way to a merged stack.
+        Err(SandboxError::Gone { .. }) if ground.ports.boxes.prepared(&key).await?.is_some() => {
+            let own = task.attempt.as_ref().and_then(|attempt| attempt.files.clone());
+            let below = match own.or_else(|| task.spec.fork.as_ref()?.files.clone()) {
+                Some(files) => files.layers,
+                None => beginning(ground, task, &task.spec.repo.base).await?.layers,
+            };
+            Ok(taken(below.into_iter().chain([key]).collect()))
+        }
         Err(error) => Ok(Failure::from(error).result()),
     }
 }

@@ -166,10 +166,9 @@ pub(crate) async fn beginning(logs: &Logs, task: &Task, first: String) -> Result
     let mut conversation = Conversation::new(first);
     for (point, events) in shared.iter().rev() {
         for envelope in events.iter().take_while(|envelope| envelope.seq <= point.seq) {
-            conversation.apply(envelope).map_err(|error| RecordError::Unreadable {
-                task: point.task.clone(),
-                why: error.to_string(),
-            })?;
+            conversation
+                .apply(envelope)
+                .map_err(|error| RecordError::Unreadable { task: point.task.clone(), why: error.to_string() })?;
         }
         conversation = Conversation::forked(conversation);
     }

@@ -2,7 +2,7 @@
 //!
 //! Absent: HTTP, and any way to change a task but through these.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::command::{Command, decide};
 use domain::contract::Contract;
@@ -14,6 +14,7 @@ use forge::Origin;
 use serde::{Deserialize, Serialize};
 use store::{AppendError, Idempotency, Store};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
 use crate::environment::Turns;
 use crate::hub::project_of;
@@ -93,9 +94,20 @@ pub(crate) struct Shared {
     pub(crate) places: Places,
     /// Taken for each environment that is made.
     pub(crate) turns: Turns,
+    /// What writes down what passes doors; each ends with its door.
+    pub(crate) reporters: Mutex<JoinSet<()>>,
     pub(crate) wake: mpsc::UnboundedSender<TaskId>,
     /// Why this machine can't run boxes, if it can't.
     pub(crate) no_boxes: Option<String>,
+}
+
+impl Shared {
+    /// What writes down what passes doors, without those that are done.
+    pub(crate) fn reporters(&self) -> MutexGuard<'_, JoinSet<()>> {
+        let mut reporters = self.reporters.lock().unwrap_or_else(PoisonError::into_inner);
+        while reporters.try_join_next().is_some() {}
+        reporters
+    }
 }
 
 impl Handle {

@@ -12,6 +12,7 @@ use domain::fold::effect_id;
 use domain::id::{Digest, EffectId};
 use domain::principal::Principal;
 use domain::task::{AgentEnd, Wait, WaitKind};
+use egress::{KnownValues, Mask};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::handle::Shared;
@@ -26,6 +27,8 @@ pub(crate) struct TaskJournal {
     pub(crate) actor: Principal,
     /// How long a question waits.
     pub(crate) wait_ms: u64,
+    /// Secret values that are kept out of everything that is stored or shown.
+    pub(crate) known: KnownValues,
 }
 
 /// `at` plus some milliseconds, at the end of time if need be.
@@ -55,6 +58,19 @@ impl TaskJournal {
     }
 }
 
+/// What an effect gave, without secret values. No value enters a box, but a far side may have echoed one.
+fn clean(known: &KnownValues, result: EffectResult) -> EffectResult {
+    match result {
+        EffectResult::ToolReturned { text, is_error, output_digest, duration_ms } => {
+            EffectResult::ToolReturned { text: known.redact(&text), is_error, output_digest, duration_ms }
+        }
+        EffectResult::CommandEnded { end, output_tail, output_digest, duration_ms } => {
+            EffectResult::CommandEnded { end, output_tail: known.redact(&output_tail), output_digest, duration_ms }
+        }
+        other => other,
+    }
+}
+
 #[async_trait]
 impl Journal for TaskJournal {
     async fn start(&self, effect: Effect) -> Result<EffectId, JournalError> {
@@ -70,6 +86,7 @@ impl Journal for TaskJournal {
     }
 
     async fn end(&self, id: &EffectId, result: EffectResult) -> Result<(), JournalError> {
+        let result = clean(&self.known, result);
         self.record(&[Event::EffectEnded { id: id.clone(), result }]).await
     }
 
@@ -80,7 +97,7 @@ impl Journal for TaskJournal {
         attempt: u32,
         end: AgentEnd,
     ) -> Result<(), JournalError> {
-        let ended = Event::EffectEnded { id: id.clone(), result };
+        let ended = Event::EffectEnded { id: id.clone(), result: clean(&self.known, result) };
         self.record(&[ended, Event::AgentEnded { attempt, end }]).await
     }
 
@@ -126,7 +143,7 @@ impl Journal for TaskJournal {
     }
 
     async fn keep(&self, bytes: &[u8]) -> Result<Digest, JournalError> {
-        let put = self.shared.ports.store.blobs.put(bytes.to_vec()).await;
+        let put = self.shared.ports.store.blobs.put(self.known.redact_bytes(bytes, Mask::Named)).await;
         put.map_err(|error| JournalError::Failed(error.to_string()))
     }
 
@@ -135,7 +152,9 @@ impl Journal for TaskJournal {
             Glimpse::Text { turn, text } => Live::TextDelta { turn, text: text.to_owned() },
             Glimpse::Thinking { turn, text } => Live::ThinkingDelta { turn, text: text.to_owned() },
             Glimpse::Waiting { text } => Live::Progress { text: text.to_owned() },
-            Glimpse::Output { source, text } => Live::Output { source: source.to_owned(), text: text.to_owned() },
+            Glimpse::Output { source, text } => {
+                Live::Output { source: source.to_owned(), text: self.known.redact(text) }
+            }
         };
         self.shared.live.tell(self.log.id(), item);
     }

@@ -12,9 +12,10 @@
 //! knowledge of which store, sandbox, forge or model stands behind a port.
 
 mod boxes;
-mod compare;
 mod choice;
 mod collect;
+mod compare;
+mod doors;
 mod effects;
 mod engine;
 mod environment;
@@ -26,14 +27,17 @@ mod hub;
 mod journal;
 mod live;
 mod log;
+mod network;
 mod place;
 mod ports;
 mod request;
 mod run;
 
+pub use doors::{Outside, Trust};
 pub use engine::Engine;
 pub use handle::{DiffFile, Handle, TaskDiff};
 pub use live::{Live, LiveHub};
+pub use network::NetworkSettings;
 pub use place::EnvironmentSettings;
 pub use ports::{ChosenModel, Clock, Models, Ports, Random, Settings};
 pub use request::{CommandError, ForkError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};

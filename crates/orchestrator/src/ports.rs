@@ -8,6 +8,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use model::Provider;
 
+use crate::doors::Outside;
+use crate::network::NetworkSettings;
 use crate::place::EnvironmentSettings;
 
 /// Tells the time.
@@ -51,6 +53,8 @@ pub struct Ports {
     pub forge: Arc<dyn forge::Forge>,
     /// Boxes.
     pub boxes: Arc<dyn sandbox::Provider>,
+    /// What lies outside of all boxes, and the secrets for it.
+    pub outside: Arc<Outside>,
     /// Models.
     pub models: Arc<dyn Models>,
     /// Time.
@@ -76,6 +80,8 @@ pub struct Settings {
     pub scratch: PathBuf,
     /// What environments may be made of.
     pub environments: EnvironmentSettings,
+    /// What boxes may reach.
+    pub network: NetworkSettings,
 }
 
 impl Settings {
@@ -88,7 +94,11 @@ impl Settings {
             limits: sandbox::Limits::default(),
             max_bundle_bytes: 1 << 30,
             max_gate_output_bytes: 64 << 20,
-            environments: EnvironmentSettings { records: scratch.join("environments"), ..EnvironmentSettings::default() },
+            environments: EnvironmentSettings {
+                records: scratch.join("environments"),
+                ..EnvironmentSettings::default()
+            },
+            network: NetworkSettings::default(),
             scratch,
         }
     }

@@ -119,7 +119,9 @@ pub enum ForkError {
         last: u32,
     },
     /// After its last word the agent has nothing to do.
-    #[error("in turn {turn} the agent said that it was done; say with -m what it should do now, or fork an earlier turn")]
+    #[error(
+        "in turn {turn} the agent said that it was done; say with -m what it should do now, or fork an earlier turn"
+    )]
     LastWord {
         /// The turn.
         turn: u32,

@@ -26,15 +26,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boxes::BoxHands;
 use crate::choice::choose_gates;
+use crate::doors::{self, OpenDoor};
 use crate::effects::{Performance, perform};
 use crate::environment::Ground;
 use crate::failure::Failure;
+use crate::files;
 use crate::fork;
 use crate::handle::Shared;
 use crate::hub::project_of;
 use crate::journal::{TaskJournal, after_ms, sleep_until};
 use crate::live::Live;
 use crate::log::{RecordError, TaskLog};
+use crate::place::Place;
 use crate::ports::Settings;
 
 /// Pause after a store error, before the loop looks again.
@@ -169,7 +172,9 @@ impl Runner {
         let ports = &self.shared.ports;
         let place = self.shared.places.of(ports, &self.settings, project, &task.spec.repo.base);
         let (place, gates) = futures_util::future::try_join(place, choose_gates(ports, project, task)).await?;
-        Ok(vec![Event::EnvironmentChosen { environment: place.choice.clone() }, gates])
+        let remarks = doors::remarks(&self.shared, &place.recipe().task_network, &task.spec.repo.origin).await?;
+        let notes = remarks.into_iter().map(|text| Event::Noted { text });
+        Ok([Event::EnvironmentChosen { environment: place.choice.clone() }, gates].into_iter().chain(notes).collect())
     }
 
     /// All that is left to do after the end: boxes go away, also when the repository is gone.
@@ -184,7 +189,10 @@ impl Runner {
             self.decided(task, Event::EffectStarted { id: id.clone(), effect: effect.clone() }).await?;
         }
         let result = match self.shared.ports.boxes.destroy(sandbox).await {
-            Ok(()) => EffectResult::SandboxClosed,
+            Ok(()) => {
+                doors::forget(&self.shared.ports.outside, sandbox);
+                EffectResult::SandboxClosed
+            }
             Err(error) => Failure::from(error).result(),
         };
         self.record(vec![Event::EffectEnded { id, result }]).await
@@ -245,24 +253,19 @@ impl Runner {
     }
 
     async fn run_agent(&self, task: &Task, project: &Project, attempt: u32) -> Result<(), RecordError> {
-        let journal = self.journal(task);
         let Some(id) = task.attempt_sandbox() else { return Ok(()) };
-        let place =
-            self.shared.places.of(&self.shared.ports, &self.settings, project, &task.spec.repo.base).await;
-        let place = match place {
-            Ok(place) => place,
+        let (place, door) = match self.place_and_door(task, project, &id).await {
+            Ok(both) => both,
             Err(failure) => return self.cannot(task, failure).await,
         };
+        let journal = self.journal(task, door.as_ref());
         let hands = BoxHands {
-            ground: Ground {
-                ports: &self.shared.ports,
-                project,
-                place: &place,
-                turns: &self.shared.turns,
-            },
+            ground: Ground { ports: &self.shared.ports, project, place: &place, turns: &self.shared.turns },
             id,
             attempt,
+            keep_lowest: files::keep_lowest(task),
             log: &self.log,
+            door: door.as_ref(),
             ready: watch::Sender::new(None),
         };
         let driven = match &task.spec.agent {
@@ -362,17 +365,14 @@ impl Runner {
         let performed = async {
             let place = shared.places.of(&shared.ports, settings, project, &task.spec.repo.base).await?;
             let log = &self.log;
-            let performance =
-                Performance { shared, settings, project, place: &place, log, task, id, gate_box, permit };
+            let performance = Performance { shared, settings, project, place: &place, log, task, id, gate_box, permit };
             perform(&performance, effect).await
         };
         match performed.await {
             Ok(result) => self.record(vec![Event::EffectEnded { id: id.clone(), result }]).await,
             Err(failure) => {
                 let ended = Event::EffectEnded { id: id.clone(), result: failure.result() };
-                let told = failure
-                    .tell_agent
-                    .map(|text| Event::MessageAdded { source: MessageSource::Platform, text });
+                let told = failure.tell_agent.map(|text| Event::MessageAdded { source: MessageSource::Platform, text });
                 self.record(std::iter::once(ended).chain(told).collect()).await
             }
         }
@@ -388,23 +388,41 @@ impl Runner {
         use agent::port::Journal as _;
         let recovered = match &effect {
             Effect::OpenSandbox { .. } | Effect::CallModel { .. } => {
-                self.journal(task).end(id, native::unknown("the platform was restarted meanwhile")).await
+                self.journal(task, None).end(id, native::unknown("the platform was restarted meanwhile")).await
             }
-            Effect::RunTool { .. } => {
-                let Some(call) = PendingCall::of_effect(&effect) else { return Ok(()) };
-                let (journal, alive) = (self.journal(task), self.living_box(task).await);
-                let result = native::recovered_tool(&journal, alive.as_deref(), id, &call).await;
-                journal.end(id, result).await
-            }
-            Effect::RunCommand { attempt, argv } => {
-                let (journal, alive) = (self.journal(task), self.living_box(task).await);
-                let time_limit_ms = task.spec.contract.budget.wall_ms;
-                let program = command::Program { journal: &journal, attempt: *attempt, argv, time_limit_ms };
-                command::recover(&program, id, alive.as_deref()).await
+            Effect::RunTool { .. } | Effect::RunCommand { .. } => {
+                let Some(sandbox) = task.attempt_sandbox() else { return Ok(()) };
+                // What still runs in the box finds its way out again.
+                let (_place, door) = match self.place_and_door(task, project, &sandbox).await {
+                    Ok(both) => both,
+                    Err(failure) => return self.cannot(task, failure).await,
+                };
+                let journal = self.journal(task, door.as_ref());
+                self.recover_in_box(task, id, &effect, &journal).await
             }
             _ => return self.finish(task, project, id, &effect).await,
         };
         self.after_agent(recovered)
+    }
+
+    /// Follows what the agent's box may still be doing.
+    async fn recover_in_box(
+        &self,
+        task: &Task,
+        id: &EffectId,
+        effect: &Effect,
+        journal: &TaskJournal,
+    ) -> Result<(), JournalError> {
+        use agent::port::Journal as _;
+        let alive = self.living_box(task).await;
+        if let Some(call) = PendingCall::of_effect(effect) {
+            let result = native::recovered_tool(journal, alive.as_deref(), id, &call).await;
+            return journal.end(id, result).await;
+        }
+        let Effect::RunCommand { attempt, argv } = effect else { return Ok(()) };
+        let time_limit_ms = task.spec.contract.budget.wall_ms;
+        let program = command::Program { journal, attempt: *attempt, argv, time_limit_ms };
+        command::recover(&program, id, alive.as_deref()).await
     }
 
     /// The attempt's box, if it lived on while the platform did not.
@@ -412,12 +430,28 @@ impl Runner {
         self.shared.ports.boxes.attach(&task.attempt_sandbox()?).await.ok().flatten()
     }
 
-    fn journal(&self, task: &Task) -> TaskJournal {
+    /// Where the task's boxes stand, and the open door of one of them, if there is anything to reach.
+    async fn place_and_door(
+        &self,
+        task: &Task,
+        project: &Project,
+        sandbox: &SandboxId,
+    ) -> Result<(Arc<Place>, Option<OpenDoor>), Failure> {
+        let shared = &self.shared;
+        let place = shared.places.of(&shared.ports, &self.settings, project, &task.spec.repo.base).await?;
+        let repo = &task.spec.repo.origin;
+        let wish = doors::Wish { sandbox, allow: &place.recipe().task_network, repo, environment: None };
+        let door = doors::open(shared, &wish, Some(self.log.clone())).await?;
+        Ok((place, door))
+    }
+
+    fn journal(&self, task: &Task, door: Option<&OpenDoor>) -> TaskJournal {
         TaskJournal {
             shared: self.shared.clone(),
             log: self.log.clone(),
             actor: Principal::agent(task.spec.agent.name(), &task.requester),
             wait_ms: self.settings.wait_ms,
+            known: door.map(|door| door.known.clone()).unwrap_or_default(),
         }
     }
 

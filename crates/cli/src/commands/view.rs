@@ -48,7 +48,8 @@ pub(super) async fn diff(args: &DiffArgs, cx: &mut Context) -> Result<ExitCode, 
 /// A task, and the turns between which it is looked at, if they are named: `ID` or `ID@A..B`.
 fn turns_of(text: &str) -> Result<(&str, Option<(u32, u32)>), Failure> {
     let Some((id, turns)) = text.split_once('@') else { return Ok((checked(text)?, None)) };
-    let wrong = || Failure::usage(format!("`@{turns}` names no turns; write two numbers such as {id}@2..5, or {id}@0..5"));
+    let wrong =
+        || Failure::usage(format!("`@{turns}` names no turns; write two numbers such as {id}@2..5, or {id}@0..5"));
     let (from, to) = turns.split_once("..").ok_or_else(wrong)?;
     let number = |text: &str| text.parse().map_err(|_| wrong());
     Ok((checked(id)?, Some((number(from)?, number(to)?))))

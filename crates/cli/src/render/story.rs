@@ -189,7 +189,9 @@ impl Story {
             Effect::MergeBase { onto, .. } => {
                 heading(out, "merging", at, Some(&format!("the base branch has moved to {}", onto.short())));
             }
-            Effect::BuildEnvironment { .. } => heading(out, "environment", at, Some("is built in a sandbox of its own")),
+            Effect::BuildEnvironment { .. } => {
+                heading(out, "environment", at, Some("is built in a sandbox of its own"))
+            }
             Effect::OpenSandbox { .. }
             | Effect::CloseSandbox { .. }
             | Effect::Snapshot { .. }

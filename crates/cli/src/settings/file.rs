@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::outside::{EnvironmentsFile, NetworkFile};
 use super::{ProviderKind, Secret, SettingsError};
 
 /// The whole file.
@@ -27,6 +28,10 @@ pub struct File {
     pub budget: BudgetFile,
     /// Model providers by name.
     pub providers: BTreeMap<String, ProviderFile>,
+    /// What boxes may reach.
+    pub network: NetworkFile,
+    /// What boxes may be made of.
+    pub environments: EnvironmentsFile,
 }
 
 /// Section `[budget]`.

@@ -1,0 +1,324 @@
+//! The way out of a task's boxes: a door while somebody is at work in them, and what passed it in the
+//! task's log.
+//!
+//! A door lives as long as the agent's run (or the build) that opened it; while a task waits, nothing
+//! passes and the box holds its requests back. A box without a list has no door at all. Absent: what
+//! may pass (`network`), and how (`egress`).
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::event::{EgressRequest, Event};
+use domain::id::{Digest, SandboxId};
+use domain::principal::Principal;
+use egress::{
+    Audit, BoxAuthority, Door, DoorConfig, EgressRecord, KnownValues, Resolver, Secret, SecretError, SecretSource,
+    UpstreamTls,
+};
+use jiff::Timestamp;
+use sandbox::StartSpec;
+use sandbox::environment::Allow;
+use store::Vault;
+use store::secrets::SecretLine;
+use tokio::sync::mpsc;
+
+use crate::failure::Failure;
+use crate::handle::Shared;
+use crate::log::{RecordError, TaskLog};
+use crate::network;
+use crate::ports::Clock;
+
+/// Records are gathered this long, so that a build with a thousand downloads makes few events.
+const GATHER: Duration = Duration::from_millis(500);
+/// Where the forwarder listens in a box.
+const BOX_PORT: u16 = 3128;
+/// Where a box has the files of its way out; no change of the agent's.
+const BOX_FOLDER: &str = "/run/chargehand";
+/// Most requests in one event.
+const MAX_REQUESTS: usize = 256;
+/// Most requests of one door that are listed; the rest is counted.
+const MAX_LISTED: u64 = 20_000;
+
+/// Who is trusted; read when the first door is opened, since most servers open none.
+pub struct Trust {
+    /// Whom doors trust as far side.
+    pub upstream: Box<dyn Fn() -> Result<UpstreamTls, String> + Send + Sync>,
+    /// The authorities that programs in boxes trust, as PEM.
+    pub bundle: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+/// The world outside of all boxes.
+pub struct Outside {
+    /// Finds addresses.
+    pub resolver: Arc<dyn Resolver>,
+    /// Who is trusted.
+    pub trust: Trust,
+    /// Addresses that no list opens: those on which this server itself listens.
+    pub never: Vec<IpAddr>,
+    /// Secrets.
+    pub vault: Arc<Vault>,
+    /// A private folder for the doors' sockets.
+    pub folder: PathBuf,
+    trusted: OnceLock<UpstreamTls>,
+}
+
+impl Outside {
+    /// The world, with no address forbidden.
+    #[must_use]
+    pub fn new(resolver: Arc<dyn Resolver>, trust: Trust, vault: Arc<Vault>, folder: PathBuf) -> Self {
+        Self { resolver, trust, never: Vec::new(), vault, folder, trusted: OnceLock::new() }
+    }
+
+    /// Where the door of a box is; a short name, because a socket's path has few bytes.
+    fn folder_of(&self, sandbox: &SandboxId) -> PathBuf {
+        let digest = Digest::of(sandbox.as_str().as_bytes());
+        self.folder.join(digest.as_str().get(..12).unwrap_or_default())
+    }
+
+    fn trusted(&self) -> Result<UpstreamTls, Failure> {
+        if let Some(trusted) = self.trusted.get() {
+            return Ok(trusted.clone());
+        }
+        let trusted = (self.trust.upstream)().map_err(Failure::infra)?;
+        Ok(self.trusted.get_or_init(|| trusted).clone())
+    }
+}
+
+/// For whom a door is.
+pub(crate) struct Wish<'a> {
+    pub(crate) sandbox: &'a SandboxId,
+    /// What the recipe lists.
+    pub(crate) allow: &'a [Allow],
+    /// The repository, as secrets are scoped to it.
+    pub(crate) repo: &'a str,
+    /// The environment, as secrets are scoped to it: `setup` while one is built.
+    pub(crate) environment: Option<&'a str>,
+}
+
+/// A door that is open.
+pub(crate) struct OpenDoor {
+    /// The folder that is mounted into the box.
+    pub(crate) folder: PathBuf,
+    /// Variables for the box.
+    pub(crate) env: Vec<(String, String)>,
+    /// Files for the box.
+    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+    /// Values that must not be stored.
+    pub(crate) known: KnownValues,
+    _door: Door,
+}
+
+impl OpenDoor {
+    /// A start with this door.
+    pub(crate) fn added_to(&self, mut spec: StartSpec) -> StartSpec {
+        spec.door = Some(self.folder.clone());
+        spec.env.extend(self.env.iter().cloned());
+        spec
+    }
+}
+
+/// Remarks for people on what a task's boxes may reach. A list that no door could be opened with is an
+/// error here already.
+pub(crate) async fn remarks(shared: &Shared, allow: &[Allow], repo: &str) -> Result<Vec<String>, Failure> {
+    use domain::effect::{FailureClass, FailureSource};
+    if allow.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = shared.ports.outside.vault.for_box(repo, None).await;
+    let lines = lines.map_err(|error| Failure::infra(error.to_string()))?;
+    let listed = network::list(allow, &lines, &shared.settings.network);
+    listed.map(|listed| listed.notes).map_err(|why| Failure::new(FailureClass::Final, FailureSource::User, why))
+}
+
+/// Opens the door of a box; nothing if nothing is listed. What passes is written into `log`.
+pub(crate) async fn open(
+    shared: &Shared,
+    wish: &Wish<'_>,
+    log: Option<Arc<TaskLog>>,
+) -> Result<Option<OpenDoor>, Failure> {
+    if wish.allow.is_empty() {
+        return Ok(None);
+    }
+    let (outside, clock, settings) = (&shared.ports.outside, &shared.ports.clock, &shared.settings.network);
+    let by_user = |why: String| {
+        use domain::effect::{FailureClass, FailureSource};
+        Failure::new(FailureClass::Final, FailureSource::User, why)
+    };
+    let lines = outside.vault.for_box(wish.repo, wish.environment).await;
+    let lines = lines.map_err(|error| Failure::infra(error.to_string()))?;
+    let listed = network::list(wish.allow, &lines, settings).map_err(by_user)?;
+    let names: Vec<String> = listed.list.secret_names().map(str::to_owned).collect();
+    let lines: BTreeMap<String, SecretLine> = lines
+        .into_iter()
+        .filter(|line| names.iter().any(|name| name == line.name.as_str()))
+        .map(|line| (line.name.as_str().to_owned(), line))
+        .collect();
+    let mut values = Vec::new();
+    for (name, line) in &lines {
+        let value = outside.vault.reveal(&line.scope, &line.name).await;
+        let value = value.map_err(|error| by_user(format!("the secret {name} can't be used: {error}")))?;
+        values.push((name.clone(), Secret::new(value.expose())));
+    }
+    let known = KnownValues::new(values).map_err(|error| by_user(error.to_string()))?;
+    let now = clock.now();
+    let folder = outside.folder_of(wish.sandbox);
+    let authority = Arc::new(authority(&folder, wish.sandbox, now)?);
+    let (system, proxy) = ((outside.trust.bundle)(), SocketAddr::from(([127, 0, 0, 1], BOX_PORT)));
+    let box_settings = egress::box_settings(&egress::BoxSettingsFor {
+        list: &listed.list,
+        proxy,
+        folder: BOX_FOLDER,
+        authority_pem: Some(authority.certificate_pem()),
+        system_bundle_pem: &system,
+    });
+    let (sender, reports) = mpsc::unbounded_channel();
+    let door = Door::open(DoorConfig {
+        box_id: wish.sandbox.to_string(),
+        folder: folder.clone(),
+        list: listed.list,
+        resolver: outside.resolver.clone(),
+        secrets: Arc::new(BoxSecrets { vault: outside.vault.clone(), lines }),
+        audit: Arc::new(Sender(sender)),
+        clock: Arc::new(DoorClock(clock.clone())),
+        upstream: outside.trusted()?,
+        authority: Some(authority),
+        never: outside.never.clone(),
+        known: known.clone(),
+        limits: egress::Limits::default(),
+    })
+    .map_err(|error| Failure::infra(chain(&error)))?;
+    let files = box_settings.files.into_iter().map(|(path, bytes)| (PathBuf::from(path), bytes)).collect();
+    let env = box_settings.env;
+    shared.reporters().spawn(write_down(log, wish.sandbox.clone(), reports));
+    Ok(Some(OpenDoor { folder, env, files, known, _door: door }))
+}
+
+/// The authority of a box, kept beside its door and never in it, so that programs which outlive the
+/// control plane go on trusting the door that is opened again.
+fn authority(folder: &Path, sandbox: &SandboxId, now: Timestamp) -> Result<BoxAuthority, Failure> {
+    let file = folder.with_extension("pem");
+    if let Ok(kept) = std::fs::read_to_string(&file)
+        && let Ok(authority) = BoxAuthority::from_private_pem(sandbox.as_str(), &kept)
+    {
+        return Ok(authority);
+    }
+    let authority = BoxAuthority::generate(sandbox.as_str(), now).map_err(|error| Failure::infra(chain(&error)))?;
+    let write = || {
+        use std::io::Write as _;
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        let above = folder.parent().unwrap_or(folder);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(above)?;
+        let mut file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&file)?;
+        file.write_all(authority.private_pem().as_bytes())
+    };
+    write().map_err(|error| Failure::infra(format!("{} can't be written: {error}", file.display())))?;
+    Ok(authority)
+}
+
+/// Removes what is left of a box's door.
+pub(crate) fn forget(outside: &Outside, sandbox: &SandboxId) {
+    let folder = outside.folder_of(sandbox);
+    let _ = std::fs::remove_dir_all(&folder);
+    let _ = std::fs::remove_file(folder.with_extension("pem"));
+}
+
+/// An error with its causes, since an effect's failure is one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// Writes down what passes a door, until it is closed and everything is written.
+async fn write_down(log: Option<Arc<TaskLog>>, sandbox: SandboxId, mut reports: mpsc::UnboundedReceiver<EgressRecord>) {
+    let mut listed = 0_u64;
+    let mut batch = Vec::new();
+    while reports.recv_many(&mut batch, MAX_REQUESTS).await > 0 {
+        tokio::time::sleep(GATHER).await;
+        while batch.len() < MAX_REQUESTS {
+            match reports.try_recv() {
+                Ok(record) => batch.push(record),
+                Err(_) => break,
+            }
+        }
+        let room = usize::try_from(MAX_LISTED.saturating_sub(listed)).unwrap_or(usize::MAX);
+        let unlisted = batch.len().saturating_sub(room) as u64;
+        let requests: Vec<EgressRequest> = batch.drain(..).take(room).map(request).collect();
+        listed += requests.len() as u64;
+        let Some(log) = &log else {
+            requests.iter().for_each(|request| tracing::info!(%sandbox, ?request, "egress"));
+            continue;
+        };
+        let event = Event::EgressReported { sandbox: sandbox.clone(), requests, unlisted };
+        let recorded = log.record(&Principal::platform(), |_| Ok::<_, RecordError>((vec![event.clone()], ()))).await;
+        if let Err(error) = recorded {
+            tracing::error!(%sandbox, %error, "what left the box could not be written down");
+        }
+    }
+}
+
+fn request(record: EgressRecord) -> EgressRequest {
+    EgressRequest {
+        at: record.at,
+        method: record.method,
+        host: record.host,
+        port: record.port,
+        path: record.path,
+        rule: record.entry,
+        denied: record.denial.map(|denial| denial.to_string()),
+        failure: record.failure,
+        status: record.status,
+        secret: record.secret,
+        up_bytes: record.up_bytes,
+        down_bytes: record.down_bytes,
+        duration_ms: record.duration_ms,
+    }
+}
+
+struct Sender(mpsc::UnboundedSender<EgressRecord>);
+
+impl Audit for Sender {
+    fn record(&self, record: EgressRecord) {
+        if self.0.send(record).is_err() {
+            tracing::error!("nobody writes down what leaves a box");
+        }
+    }
+}
+
+struct DoorClock(Arc<dyn Clock>);
+
+impl egress::Clock for DoorClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+/// The secrets in one box's scope, as they were bound when the door was opened.
+struct BoxSecrets {
+    vault: Arc<Vault>,
+    lines: BTreeMap<String, SecretLine>,
+}
+
+#[async_trait]
+impl SecretSource for BoxSecrets {
+    async fn secret(&self, name: &str) -> Result<Secret, SecretError> {
+        let line = self.lines.get(name).ok_or(SecretError::Missing)?;
+        let unreadable = |error: store::VaultError| SecretError::Unreadable { detail: error.to_string() };
+        let mut value = None;
+        // Every host that the door's list was made from has to be one still.
+        for host in &line.hosts {
+            let revealed = self.vault.value_for(&line.scope, &line.name, host.host(), host.port()).await;
+            value = Some(revealed.map_err(unreadable)?.value);
+        }
+        value.map(|value| Secret::new(value.expose())).ok_or(SecretError::Missing)
+    }
+}
