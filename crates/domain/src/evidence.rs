@@ -87,6 +87,12 @@ pub enum CommandEnd {
     },
     /// It used more memory than it may.
     OutOfMemory,
+    /// It failed, and more processes were asked for than there may be.
+    TooManyProcesses,
+    /// It failed, and its files took all the disk space that they may.
+    DiskFull,
+    /// It wrote a larger file than it may.
+    FileTooLarge,
     /// It wrote more than it may.
     OutputLimit {
         /// The limit that it passed.
@@ -114,6 +120,9 @@ impl std::fmt::Display for CommandEnd {
             Self::Signaled { signal } => write!(f, "ended by signal {signal}"),
             Self::TimedOut { limit_ms } => write!(f, "stopped after {} s", limit_ms / 1000),
             Self::OutOfMemory => f.write_str("out of memory"),
+            Self::TooManyProcesses => f.write_str("too many processes"),
+            Self::DiskFull => f.write_str("the sandbox's disk space is used up"),
+            Self::FileTooLarge => f.write_str("a file grew too large"),
             Self::OutputLimit { limit_bytes } => write!(f, "stopped after {limit_bytes} bytes of output"),
             Self::NotStarted { why } => write!(f, "could not be started: {why}"),
         }

@@ -18,6 +18,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// After so many looks with KILL everything in the box is killed: something forks faster than one
 /// process after the other can be signalled.
 const LOOKS_BEFORE_BOX: u32 = 60;
+/// How a shell tells that its program was ended by SIGXFSZ.
+const SHELLS_SIGXFSZ: i32 = 128 + libc::SIGXFSZ;
 /// A time limit that is none.
 const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -40,6 +42,8 @@ pub struct Started {
     began: Instant,
     deadline: Instant,
     grace: Duration,
+    /// Whether its files have a largest size.
+    limits_files: bool,
     exit: Option<ExitStatus>,
     ending: Option<Ending>,
     /// Its pipes and what is kept of them.
@@ -48,7 +52,7 @@ pub struct Started {
 
 impl Started {
     /// Starts a command. The error is the text for [`Ended::NotStarted`].
-    pub fn start(request: &ExecStart, now: Instant) -> Result<Self, String> {
+    pub fn start(request: &ExecStart, file_bytes: Option<u64>, now: Instant) -> Result<Self, String> {
         let (program, arguments) = request.argv.split_first().ok_or("the command is empty")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -60,7 +64,7 @@ impl Started {
             }
             command.current_dir(folder);
         }
-        os::in_own_session(&mut command);
+        os::as_command(&mut command, file_bytes);
         let mut child =
             command.spawn().map_err(|source| format!("cannot start {}: {source}", program.to_string_lossy()))?;
         let leader = i32::try_from(child.id()).unwrap_or(i32::MAX);
@@ -77,6 +81,7 @@ impl Started {
             began: now,
             deadline: now + Duration::from_millis(request.time_limit_ms).min(A_YEAR),
             grace: Duration::from_millis(request.grace_ms).min(A_YEAR),
+            limits_files: file_bytes.is_some(),
             exit: None,
             ending: None,
             output,
@@ -125,7 +130,7 @@ impl Started {
         if self.ending.is_none() {
             // An exit that was seen counts before a limit that passed in the same moment.
             if let Some(exit) = self.exit {
-                return Some(self.over(ended_by(exit, self.output.past_cap), now));
+                return Some(self.over(self.ended_by(exit), now));
             }
             if self.output.past_cap {
                 self.end(Ended::OutputCapReached, now);
@@ -172,15 +177,18 @@ impl Started {
         }
     }
 
+    const fn ended_by(&self, exit: ExitStatus) -> Ended {
+        match exit {
+            _ if self.output.past_cap => Ended::OutputCapReached,
+            ExitStatus::Signal(libc::SIGXFSZ) | ExitStatus::Code(SHELLS_SIGXFSZ) if self.limits_files => {
+                Ended::FileTooLarge
+            }
+            ExitStatus::Code(code) => Ended::Exited { code },
+            ExitStatus::Signal(signal) => Ended::Signaled { signal },
+        }
+    }
+
     fn members(&self) -> Vec<i32> {
         tree::members(Root { exec_id: &self.exec_id, leader: self.leader, started: self.leader_started })
-    }
-}
-
-const fn ended_by(exit: ExitStatus, past_cap: bool) -> Ended {
-    match (past_cap, exit) {
-        (true, _) => Ended::OutputCapReached,
-        (false, ExitStatus::Code(code)) => Ended::Exited { code },
-        (false, ExitStatus::Signal(signal)) => Ended::Signaled { signal },
     }
 }

@@ -14,7 +14,7 @@ use crate::{door, os};
 /// `args`: `--listen-fd N` (a bound, listening unix socket) and `--home DIR` (the working folder of
 /// commands, and what relative paths of requests start from), `--pack-fd N` (the folder that this
 /// program was started from, if the launcher gave it along: it is let go of), `--door-fd N` (the folder with the
-/// socket of the way out, see [`crate::door`]).
+/// socket of the way out, see [`crate::door`]), `--file-bytes N` (the largest file that a command may write)
 #[must_use]
 pub fn main(args: &[OsString]) -> i32 {
     match run(args) {
@@ -28,7 +28,7 @@ pub fn main(args: &[OsString]) -> i32 {
 }
 
 fn run(args: &[OsString]) -> Result<(), String> {
-    let (mut listen_fd, mut pack_fd, mut door_fd) = (None, None, None);
+    let (mut listen_fd, mut pack_fd, mut door_fd, mut file_bytes) = (None, None, None, None);
     let mut home = PathBuf::from("/");
     let mut rest = args.iter();
     while let Some(name) = rest.next() {
@@ -39,6 +39,9 @@ fn run(args: &[OsString]) -> Result<(), String> {
             }
             name if name == OsStr::new("--pack-fd") => pack_fd = value.to_str().and_then(|text| text.parse().ok()),
             name if name == OsStr::new("--door-fd") => door_fd = value.to_str().and_then(|text| text.parse().ok()),
+            name if name == OsStr::new("--file-bytes") => {
+                file_bytes = value.to_str().and_then(|text| text.parse().ok());
+            }
             name if name == OsStr::new("--home") => home = PathBuf::from(value),
             other => return Err(format!("unknown argument {}", other.to_string_lossy())),
         }
@@ -57,7 +60,7 @@ fn run(args: &[OsString]) -> Result<(), String> {
     std::env::set_current_dir(&home).map_err(|error| format!("{}: {error}", home.display()))?;
     let door = door_fd.map(os::inherited).transpose().map_err(|error| format!("--door-fd: {error}"))?;
     // After the signals are blocked, so that the door's thread is not the one to get them.
-    let hand = Hand::new(listener, &home).map_err(|error| format!("cannot begin: {error}"))?;
+    let hand = Hand::new(listener, &home, file_bytes).map_err(|error| format!("cannot begin: {error}"))?;
     door.map(door::open).transpose().map_err(|error| format!("cannot open the way out: {error}"))?;
     hand.run().map_err(|error| format!("cannot wait: {error}"))
 }

@@ -72,9 +72,16 @@ pub struct Ledger {
     /// Bytes that these keep.
     kept: u64,
     space: Vec<u8>,
+    /// Largest file that a command may write.
+    file_bytes: Option<u64>,
 }
 
 impl Ledger {
+    /// An empty ledger; commands write files of at most `file_bytes`.
+    pub fn new(file_bytes: Option<u64>) -> Self {
+        Self { file_bytes, ..Self::default() }
+    }
+
     /// Starts a command, or finds the one with this id. True if it was there before.
     pub fn start(&mut self, request: &ExecStart, now: Instant) -> Result<bool, Failure> {
         let fingerprint = fingerprint(request);
@@ -93,7 +100,7 @@ impl Ledger {
                 message: "an exec id has 1 to 200 bytes and no NUL".into(),
             });
         }
-        let item = match Started::start(request, now) {
+        let item = match Started::start(request, self.file_bytes, now) {
             Ok(started) => Item { fingerprint, started: Some(started), outcome: None },
             Err(message) => Item {
                 fingerprint,
@@ -166,7 +173,7 @@ impl Ledger {
 
     /// Brings every command forward.
     pub fn step(&mut self, now: Instant) {
-        let Self { items, busy, keeping, kept, space } = self;
+        let Self { items, busy, keeping, kept, space, file_bytes: _ } = self;
         busy.retain(|exec_id| {
             let Some(item) = items.get_mut(exec_id) else { return false };
             let Some(started) = &mut item.started else { return false };

@@ -100,17 +100,23 @@ pub enum ExitStatus {
     Signal(i32),
 }
 
-/// Lets a command start as the leader of its own session, and without the hand's precedence.
-pub fn in_own_session(command: &mut std::process::Command) {
+/// Lets a command start as the leader of its own session, without the hand's precedence, and with a
+/// limit on the size of a file if one is given.
+pub fn as_command(command: &mut std::process::Command, file_bytes: Option<u64>) {
     use std::os::unix::process::CommandExt as _;
-    // SAFETY: setsid and the two priority calls are bare system calls and touch no memory.
+    // SAFETY: setsid and the calls for priority and limit are bare system calls; the closure owns
+    // what it reads, and allocates nothing.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             if libc::setsid() < 0 {
                 return Err(io::Error::last_os_error());
             }
             if rustix::process::getpriority_process(None).is_ok_and(|nice| nice < 0) {
                 rustix::process::setpriority_process(None, 0)?;
+            }
+            if let Some(bytes) = file_bytes {
+                let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+                rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)?;
             }
             Ok(())
         });

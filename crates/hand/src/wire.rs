@@ -200,6 +200,14 @@ pub enum Ended {
     /// The kernel ended one of its processes because the box's memory limit was reached. The hand
     /// cannot see this; whoever holds the box's limits says it.
     OutOfMemory,
+    /// It failed, and meanwhile the kernel refused a process because the box's limit was reached. The
+    /// hand cannot see this; whoever holds the box's limits says it.
+    TooManyProcesses,
+    /// It failed, and meanwhile the box's files reached its limit on disk space. The hand cannot see
+    /// this; whoever holds the box's limits says it.
+    DiskFull,
+    /// The kernel ended it because a file grew past the limit for one file.
+    FileTooLarge,
     /// The program could not be started at all.
     NotStarted {
         /// For the person who reads it.

@@ -186,14 +186,20 @@ impl Connection<'_> {
     }
 }
 
-/// Whether an ending may be the work of the kernel's memory limit: everything but a plain success
-/// and what the platform itself ended.
-pub const fn may_be_out_of_memory(ended: &Ended) -> bool {
+/// Whether an ending may be the work of a limit that only the box's keeper sees: everything but a
+/// plain success and what is told already.
+pub const fn may_be_a_limits_work(ended: &Ended) -> bool {
     match ended {
         Ended::Exited { code } => *code != 0,
         Ended::Signaled { .. } => true,
-        Ended::TimedOut | Ended::OutputCapReached | Ended::Killed | Ended::OutOfMemory | Ended::NotStarted { .. } => {
-            false
-        }
+        // A program that no process could be made for.
+        Ended::NotStarted { .. } => true,
+        Ended::TimedOut
+        | Ended::OutputCapReached
+        | Ended::Killed
+        | Ended::OutOfMemory
+        | Ended::TooManyProcesses
+        | Ended::DiskFull
+        | Ended::FileTooLarge => false,
     }
 }

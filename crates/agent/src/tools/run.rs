@@ -136,6 +136,9 @@ fn command_end(ended: Ended, limit_ms: u64, limit_bytes: u64) -> CommandEnd {
         Ended::OutputCapReached => CommandEnd::OutputLimit { limit_bytes },
         Ended::Killed => CommandEnd::Signaled { signal: 9 },
         Ended::OutOfMemory => CommandEnd::OutOfMemory,
+        Ended::TooManyProcesses => CommandEnd::TooManyProcesses,
+        Ended::DiskFull => CommandEnd::DiskFull,
+        Ended::FileTooLarge => CommandEnd::FileTooLarge,
         Ended::NotStarted { message } => CommandEnd::NotStarted { why: message },
     }
 }

@@ -175,6 +175,15 @@ pub fn out_of_memory_kills(folders: &[PathBuf]) -> u64 {
         .sum()
 }
 
+/// How often the kernel refused a process in these groups because of their limit.
+pub fn refused_processes(folders: &[PathBuf]) -> u64 {
+    folders
+        .iter()
+        .filter_map(|folder| fs::read_to_string(folder.join("pids.events")).ok())
+        .filter_map(|text| text.lines().find_map(|line| line.strip_prefix("max ")?.trim().parse::<u64>().ok()))
+        .sum()
+}
+
 /// Takes groups away. False if one is still there, because a process in it is not quite gone.
 pub fn remove(folders: &[PathBuf]) -> bool {
     folders.iter().all(|folder| match fs::remove_dir(folder) {
@@ -213,10 +222,11 @@ mod tests {
         for (place, file, text) in [
             (&one, "memory.events", "low 0\noom 5\noom_kill 2\noom_group_kill 0\n"),
             (&two, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+            (&one, "pids.events", "max 7\n"),
         ] {
-            fs::create_dir(place).unwrap();
+            fs::create_dir_all(place).unwrap();
             fs::write(place.join(file), text).unwrap();
         }
-        assert_eq!(out_of_memory_kills(&[one, two]), 5);
+        assert_eq!((out_of_memory_kills(&[one.clone(), two.clone()]), refused_processes(&[one, two])), (5, 7));
     }
 }

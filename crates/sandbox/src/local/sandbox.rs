@@ -12,7 +12,7 @@ use domain::id::SandboxId;
 use hand::frame::{self, CHUNK_BYTES, Kind};
 use hand::wire::{Entry, ExecStart, Reply, Request};
 
-use crate::client::{Address, Connection, FollowLimits, Heard, may_be_out_of_memory};
+use crate::client::{Address, Connection, FollowLimits, Heard, may_be_a_limits_work};
 use crate::error::StorageContext as _;
 use crate::local::cgroup;
 use crate::local::host_file::HostFile;
@@ -24,6 +24,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Followers by id alone do not know the command's limits; these bound what a broken hand can do.
 const ANY_COMMAND: FollowLimits =
     FollowLimits { time_limit: Duration::from_secs(7 * 24 * 60 * 60), output_cap_bytes: 1 << 32 };
+
+/// What the kernel counted of a box's limits.
+struct LimitsWork {
+    kills: u64,
+    refusals: u64,
+}
 
 /// A running box.
 #[derive(Debug)]
@@ -62,8 +68,11 @@ impl LocalSandbox {
     }
 
     /// Reads some lines that the kernel makes up in memory: quicker here than on the blocking pool.
-    fn kills(&self) -> u64 {
-        cgroup::out_of_memory_kills(&self.cgroups)
+    fn limits_work(&self) -> LimitsWork {
+        LimitsWork {
+            kills: cgroup::out_of_memory_kills(&self.cgroups),
+            refusals: cgroup::refused_processes(&self.cgroups),
+        }
     }
 
     async fn run(
@@ -72,15 +81,20 @@ impl LocalSandbox {
         limits: FollowLimits,
         output: OutputSink<'_>,
     ) -> Result<ExecOutcome, SandboxError> {
-        let before = self.kills();
+        let before = self.limits_work();
         match self.hand().run(request, limits, output).await {
             Ok(mut outcome) => {
-                if may_be_out_of_memory(&outcome.ended) && self.kills() > before {
-                    outcome.ended = Ended::OutOfMemory;
+                if may_be_a_limits_work(&outcome.ended) {
+                    let after = self.limits_work();
+                    if after.kills > before.kills {
+                        outcome.ended = Ended::OutOfMemory;
+                    } else if after.refusals > before.refusals {
+                        outcome.ended = Ended::TooManyProcesses;
+                    }
                 }
                 Ok(outcome)
             }
-            Err(SandboxError::Gone { id, .. }) if self.kills() > before => {
+            Err(SandboxError::Gone { id, .. }) if self.limits_work().kills > before.kills => {
                 Err(SandboxError::Gone { id, hint: Some("it ran out of memory".into()) })
             }
             Err(error) => Err(error),

@@ -139,7 +139,8 @@ fn a_fork_bomb_ends_at_the_limit_and_the_box_is_of_use_afterwards() {
         let started: u32 = ran.text().trim().parse().unwrap();
         assert!((20..60).contains(&started), "{started} processes");
         let ran = world.sh_within(&sandbox, "f() { f | f & f; }; f 2>/dev/null", Duration::from_millis(700)).await;
-        assert!(matches!(ran.outcome.ended, Ended::TimedOut | Ended::Exited { .. }), "{:?}", ran.outcome);
+        let ended = &ran.outcome.ended;
+        assert!(matches!(ended, Ended::TimedOut | Ended::Exited { .. } | Ended::TooManyProcesses), "{ended:?}");
         // A bomb that ended by itself left its splinters behind.
         if ran.outcome.ended != Ended::TimedOut {
             world.provider.stop(&crate::world::id("a")).await.unwrap();
@@ -167,6 +168,62 @@ fn too_much_memory_is_an_ending_of_its_own() {
         assert_eq!(world.sh(&sandbox, "/opt/attack memory 400").await.outcome.ended, Ended::OutOfMemory);
         assert_eq!(world.sh(&sandbox, "/opt/attack memory 400; exit 5").await.outcome.ended, Ended::OutOfMemory);
         assert_eq!(world.sh(&sandbox, "exit 137").await.outcome.ended, Ended::Exited { code: 137 });
+    });
+}
+
+#[test]
+fn too_many_processes_are_an_ending_of_their_own_where_they_are_counted() {
+    in_world(async |world| {
+        let snapshot = world.snapshot(&[]).await;
+        let limits = Limits { pids: 40, ..Limits::default() };
+        let sandbox = world.start(limited(&snapshot, limits)).await.sandbox;
+        let counted = match world.provider.probe().await.cgroup {
+            sandbox::CgroupSupport::V2 | sandbox::CgroupSupport::V1 { pids: true, .. } => true,
+            sandbox::CgroupSupport::V1 { .. } | sandbox::CgroupSupport::None => false,
+        };
+        let ended = world.sh(&sandbox, "setsid /opt/attack processes; exit 3").await.outcome.ended;
+        if counted {
+            assert_eq!(ended, Ended::TooManyProcesses);
+        } else {
+            not_run("too many processes are an ending of their own", "no control group for processes");
+            assert_eq!(ended, Ended::Exited { code: 3 });
+        }
+        while world.sh(&sandbox, OTHERS).await.text() != "0\n" {}
+        // What succeeds in spite of a refusal has succeeded, and without one nothing is blamed.
+        let ran = world.sh(&sandbox, "setsid /opt/attack processes > /dev/null; exit 0").await;
+        assert_eq!(ran.outcome.ended, Ended::Exited { code: 0 });
+        while world.sh(&sandbox, OTHERS).await.text() != "0\n" {}
+        assert_eq!(world.sh(&sandbox, "exit 3").await.outcome.ended, Ended::Exited { code: 3 });
+    });
+}
+
+#[test]
+fn a_file_past_its_limit_ends_its_writer_and_open_files_and_crashes_have_limits_too() {
+    in_world(async |world| {
+        let snapshot = world.snapshot(&[]).await;
+        let limits = Limits { file_bytes: Some(8 << 20), open_files: 100, ..Limits::default() };
+        let sandbox = world.start(limited(&snapshot, limits)).await.sandbox;
+        assert_eq!(world.sh(&sandbox, "/opt/attack large-file 7").await.text(), "written\n");
+        for line in ["exec /opt/attack large-file 9", "/opt/attack large-file 9; exit $?"] {
+            let ran = world.sh(&sandbox, line).await;
+            assert_eq!((&ran.outcome.ended, ran.out.len()), (&Ended::FileTooLarge, 0));
+        }
+        // What the platform itself puts into the box and keeps of a command is not limited by it.
+        sandbox.write("big".as_ref(), &vec![0; 9 << 20], None).await.unwrap();
+        let mut request = sandbox::ExecRequest::shell("much", "head -c 12000000 /dev/zero");
+        request.output_cap_bytes = 20 << 20;
+        assert_eq!(crate::world::run(&sandbox, request).await.unwrap().out.len(), 12_000_000);
+
+        let text = world.sh(&sandbox, "/opt/attack open-files").await.text();
+        let (opened, errno) = text.trim().split_once(' ').unwrap();
+        assert!(opened.parse::<u32>().unwrap() < 100 && errno == "24", "{text}");
+        let ran = world.sh(&sandbox, "cd /tmp; kill -SEGV $$").await;
+        assert_eq!(ran.outcome.ended, Ended::Signaled { signal: 11 });
+        // The host's handler of crashes stays out of it: one byte of core is what it does not take.
+        assert_eq!(
+            world.sh(&sandbox, "grep core /proc/self/limits | tr -s ' '; ls /tmp").await.text(),
+            "Max core file size 1 1 bytes \nlarge\n"
+        );
     });
 }
 

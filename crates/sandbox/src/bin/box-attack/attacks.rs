@@ -384,10 +384,11 @@ fn families() -> impl Iterator<Item = Attack> {
     names.into_iter().map(|(family, name)| Attack {
         kind: "sockets",
         name: format!("a socket of {name}"),
-        answer: [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET]
-            .into_iter()
-            .map(|kind| socket(family, kind, 0))
-            .fold(Err(0), |all, one| all.or(one)),
+        answer: {
+            let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET];
+            let answers = kinds.map(|kind| socket(family, kind, 0));
+            answers.into_iter().find(Result::is_ok).unwrap_or(answers[0])
+        },
     })
 }
 

@@ -39,13 +39,12 @@ pub fn confine(plan: &Plan, pack: &OwnedFd, kept: &[&OwnedFd]) -> Result<(), Fai
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
     sys::empty_keyring();
-    limit(Resource::Nproc, u64::from(plan.pids))?;
+    // Where a control group counts the processes it tells of a refusal; this limit then only stands by.
+    let counted = plan.groups.iter().flat_map(|group| &group.settings).any(|(file, _)| file == "pids.max");
+    limit(Resource::Nproc, u64::from(plan.pids) + if counted { 64 } else { 0 })?;
     limit(Resource::Nofile, u64::from(plan.open_files))?;
     // One and not zero: a crash handler of the host that is fed through a pipe starts even at zero.
     limit(Resource::Core, 1)?;
-    if let Some(bytes) = plan.file_bytes {
-        limit(Resource::Fsize, bytes)?;
-    }
     sys::reset_signals();
     sys::close_on_exec_from(3).at(Step::Confine, || "closing descriptors".into())?;
     for fd in kept {

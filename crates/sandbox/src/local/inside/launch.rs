@@ -229,6 +229,9 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
     if let Some(door) = &host.door {
         hand.args(["--door-fd", &number(door)]);
     }
+    if let Some(bytes) = plan.file_bytes {
+        hand.args(["--file-bytes", &bytes.to_string()]);
+    }
     hand.arg("--home")
         .arg(&plan.workdir)
         .env_clear()
