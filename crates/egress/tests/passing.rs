@@ -221,3 +221,66 @@ async fn a_box_that_has_used_up_its_bytes_moves_no_more() {
     assert!(door.moved_bytes() >= 1000);
     assert_eq!(reason(&world.get(&address, "").await), "byte_cap");
 }
+
+#[tokio::test]
+async fn a_websocket_passes_only_where_an_entry_says_so() {
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 1000];
+        let count = stream.read(&mut head).await.unwrap();
+        assert!(String::from_utf8_lossy(&head[..count]).to_lowercase().contains("upgrade: websocket"));
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+    });
+    let _door = world.door(&format!(
+        "allow = [{{ host = \"far.test\", ports = [{port}], scheme = \"http\", private = true, upgrade = true }}]"
+    ));
+    let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+    let head = format!(
+        "GET http://far.test:{port}/ws HTTP/1.1\r\nHost: far.test:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut out = Vec::new();
+    while !out.ends_with(b"\r\n\r\n") {
+        out.push(stream.read_u8().await.unwrap());
+    }
+    assert!(out.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&out));
+    stream.write_all(b"ping").await.unwrap();
+    let mut pong = [0; 4];
+    stream.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"ping");
+    drop(stream);
+    let record = &world.records(1).await[0];
+    assert_eq!((record.status, record.denial.as_ref()), (Some(101), None));
+}
+
+#[tokio::test]
+async fn large_bodies_stream_in_both_directions() {
+    let world = World::new();
+    let answering = std::sync::Arc::new(|seen: &Seen| {
+        hyper::Response::new(http_body_util::Full::new(bytes::Bytes::from(seen.body.clone())))
+    });
+    let far = Far::start(Some(world.trust.server(&["far.test"])), answering).await;
+    let _door = world.door(&format!("allow = [{{ host = \"far.test\", ports = [{}], private = true }}]", far.port));
+    let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+    let size = 20_000_000;
+    let head = format!(
+        "POST http://far.test:{0}/ HTTP/1.1\r\nHost: far.test:{0}\r\nConnection: close\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n",
+        far.port
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    let body = vec![b'z'; size];
+    let writing = tokio::spawn(async move { writer.write_all(&body).await });
+    let mut out = Vec::new();
+    reader.read_to_end(&mut out).await.unwrap();
+    writing.await.unwrap().unwrap();
+    assert!(out.iter().filter(|byte| **byte == b'z').count() >= size, "{}", out.len());
+    let record = &world.records(1).await[0];
+    assert!(record.up_bytes > 20_000_000 && record.down_bytes > 20_000_000, "{record:?}");
+}
