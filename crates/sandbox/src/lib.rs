@@ -15,7 +15,7 @@ mod walk;
 
 pub use error::{Advice, Problem, SandboxError};
 pub use port::{
-    Capabilities, CgroupSupport, Ended, Entry, EntryKind, ExecOutcome, ExecRequest, FileBytes, FoundBytes, Isolation, Limits,
-    Listing, OutputChunk, OutputSink, Owners, Provider, ReadOnlyBind, Root, Sandbox, SandboxInfo, SnapshotRef, Staging,
-    StartSpec, Started, StartedAs, Stream, UidMap,
+    Capabilities, CgroupSupport, Ended, Entry, EntryKind, ExecOutcome, ExecRequest, FileBytes, FoundBytes, Isolation,
+    Limits, Listing, OutputChunk, OutputSink, Owners, Provider, ReadOnlyBind, Root, Sandbox, SandboxInfo, SnapshotRef,
+    Staging, StartSpec, Started, StartedAs, Stream, UidMap,
 };

@@ -279,7 +279,7 @@ pub trait Provider: Send + Sync {
     ///
     /// # Errors
     /// If it cannot be found out what is used, or a layer cannot be moved out of the way. What was
-    /// moved and not removed goes when the provider is opened again.
+    /// moved is removed in the background, also after a restart.
     async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError>;
 
     /// Starts a box. An id with files goes on with them; one that is alive is adopted.
@@ -378,10 +378,11 @@ pub trait Provider: Send + Sync {
     /// If they cannot be listed.
     async fn list(&self) -> Result<Vec<SandboxInfo>, SandboxError>;
 
-    /// Ends all processes of a box and removes its files. No box is no error.
+    /// Ends all processes of a box and takes its files out of sight; they are removed in the
+    /// background, also after a restart. No box is no error.
     ///
     /// # Errors
-    /// If something remains; the same call goes on where it stopped.
+    /// If something remains in sight; the same call goes on where it stopped.
     async fn destroy(&self, id: &SandboxId) -> Result<(), SandboxError>;
 }
 

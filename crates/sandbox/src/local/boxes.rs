@@ -333,12 +333,11 @@ impl Boxes {
     pub fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
         let own = [&self.skeletons.host, &self.skeletons.own, &self.pack.key];
         let taken = self.shelf.clear(&self.layout, keep.iter().chain(own))?;
-        for away in &taken {
-            if let Err(error) = walk::remove(away) {
-                tracing::warn!(%error, folder = %away.display(), "left for the next sweep");
-            }
+        let count = taken.len();
+        for away in taken {
+            self.layout.forget(away);
         }
-        Ok(taken.len())
+        Ok(count)
     }
 
     /// Stops a box and makes its upper the layer `key`.

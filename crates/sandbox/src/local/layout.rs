@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! layers/NAME/root      the tree, NAME = first 32 digits of the key (mounts show these names to
-//! layers/NAME/boot      the box, so they say nothing); boot = the boot in which it was written
+//! layers/NAME/boot      the box, so they say nothing); boot = the boot in which it was written,
+//! layers/NAME/durable   durable = it is on disk for good
 //! staging/PID-TICKS-N/  layers in the making; swept when their process is gone
 //! run/ID/               box.json  pid  hand.sock  u (upper)  w (work)  m (mount point)
-//! trash/N               what is being removed; swept at the next opening
+//! trash/N               what is being removed, in the background; what is left by the next opening
 //! ```
 //!
-//! Written files are not synced, for speed. So a layer or box from another boot is not trusted:
-//! layers are dropped, boxes lose their files ([`crate::port::StartedAs::FilesLost`]). Absent:
+//! Nobody waits for the disk, for speed: layers are written to it in the background and then marked.
+//! A layer of another boot without that mark is not trusted and dropped; a box of another boot loses
+//! its files ([`crate::port::StartedAs::FilesLost`]), its snapshot stays what it was. Absent:
 //! locking (one control plane owns the folder; the store sees to that).
 
 use std::fs;
@@ -22,9 +24,9 @@ use domain::id::{Digest, SandboxId};
 use serde::{Deserialize, Serialize};
 
 use crate::error::StorageContext as _;
+use crate::local::chores::{Chores, is_durable};
 use crate::local::process::Identity;
 use crate::port::{Limits, SandboxError};
-use crate::walk;
 
 /// The data folder.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub struct Layout {
     boot: String,
     owner: Identity,
     counter: AtomicU64,
+    chores: Chores,
 }
 
 /// What is written down of a box before it starts.
@@ -67,7 +70,7 @@ impl Layout {
         let boot = fs::read_to_string(boot_file).doing("read", boot_file)?.trim().to_owned();
         let me = i32::try_from(std::process::id()).unwrap_or(0);
         let owner = Identity::of(me).unwrap_or(Identity { pid: me, started: 0 });
-        let layout = Self { root, boot, owner, counter: AtomicU64::new(0) };
+        let layout = Self { root, boot, owner, counter: AtomicU64::new(0), chores: Chores::new() };
         layout.sweep();
         Ok(layout)
     }
@@ -84,7 +87,7 @@ impl Layout {
 
     fn sweep(&self) {
         for entry in children(&self.root.join("trash")) {
-            let _ = walk::remove(&entry);
+            self.chores.remove(entry);
         }
         for entry in children(&self.root.join("staging")) {
             if !self.made_by_the_living(&entry) {
@@ -92,8 +95,13 @@ impl Layout {
             }
         }
         for entry in children(&self.root.join("layers")) {
-            if fs::read_to_string(entry.join("boot")).is_ok_and(|boot| boot != self.boot) {
-                tracing::info!(layer = %entry.display(), "dropping a layer that was written before the last boot");
+            if is_durable(&entry) {
+                continue;
+            }
+            if fs::read_to_string(entry.join("boot")).is_ok_and(|boot| boot == self.boot) {
+                self.chores.make_durable(entry);
+            } else {
+                tracing::info!(layer = %entry.display(), "dropping a layer that was not on disk when the machine went down");
                 self.discard(&entry);
             }
         }
@@ -146,7 +154,10 @@ impl Layout {
             &target,
             rustix::fs::RenameFlags::NOREPLACE,
         ) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.chores.make_durable(target);
+                Ok(())
+            }
             Err(rustix::io::Errno::EXIST) => {
                 self.discard(holder);
                 Ok(())
@@ -187,9 +198,17 @@ impl Layout {
         }
     }
 
-    /// Takes a folder out of sight in one step, then removes it.
+    /// Takes a folder out of sight in one step; it is removed in the background.
     pub fn remove(&self, path: &Path) -> Result<(), SandboxError> {
-        self.take_away(path)?.map_or(Ok(()), |away| walk::remove(&away).doing("remove", &away))
+        if let Some(away) = self.take_away(path)? {
+            self.chores.remove(away);
+        }
+        Ok(())
+    }
+
+    /// Removes, in the background, what was taken out of sight.
+    pub fn forget(&self, away: PathBuf) {
+        self.chores.remove(away);
     }
 
     /// Like [`Layout::remove`] where a failure only leaves rubbish for the next sweep.

@@ -10,6 +10,7 @@
 
 mod boxes;
 mod cgroup;
+mod chores;
 mod explain;
 mod flatten;
 mod host_file;

@@ -28,8 +28,8 @@ use crate::local::shelf::Shelf;
 use crate::local::skeleton;
 use crate::local::toolchains::Toolchains;
 use crate::port::{
-    Capabilities, Ended, ExecRequest, FoundBytes, Isolation, Limits, Owners, Problem, Provider, Root, Sandbox, SandboxError,
-    SandboxInfo, SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
+    Capabilities, Ended, ExecRequest, FoundBytes, Isolation, Limits, Owners, Problem, Provider, Root, Sandbox,
+    SandboxError, SandboxInfo, SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
 };
 
 /// How long a box that was asked to stop may take before it is killed.

@@ -79,7 +79,7 @@ fn destroying_leaves_no_process_no_folder_and_no_control_group() {
         world.provider.destroy(&id("a")).await.unwrap();
         assert_eq!(sleepers(&mark), 0);
         assert!(!run_folder.exists());
-        assert_eq!(std::fs::read_dir(world.folder.path().join("data/trash")).unwrap().count(), 0);
+        world.removed().await;
         for group in &groups {
             assert!(!Path::new(group).exists(), "{group} is left");
         }

@@ -3,13 +3,13 @@
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use domain::id::Digest;
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use sandbox::local::{LocalProvider, Toolchains};
-use sandbox::{Ended, ExecRequest, Limits, Provider, SandboxError, SnapshotRef, StartSpec};
+use sandbox::{Ended, ExecRequest, Limits, Provider, SandboxError, SnapshotRef, StartSpec, StartedAs};
 
 use crate::world::{OTHERS, World, config, id, in_world, is_root, run, spec};
 
@@ -21,11 +21,6 @@ async fn layers(world: &World, known: &[&SnapshotRef]) -> Vec<bool> {
     // Asking the provider would count as a use.
     let place = |key: &Digest| world.folder.path().join("data/layers").join(&key.as_str()[..32]);
     known.iter().map(|snapshot| place(&snapshot.layers[0]).exists()).collect()
-}
-
-fn trash(world: &World) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(world.folder.path().join("data/trash")).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
 }
 
 async fn retain(world: &World, keep: &[&SnapshotRef]) -> usize {
@@ -46,7 +41,7 @@ fn layers_go_when_no_box_and_no_caller_needs_them_for_two_looks_in_a_row() {
         assert_eq!(retain(world, &[&kept]).await, 1);
         assert_eq!(layers(world, &all).await, [true, true, false]);
         assert!(world.provider.prepared(&unused.layers[0]).await.unwrap().is_none());
-        assert!(trash(world).is_empty());
+        world.removed().await;
         // A stopped box still has its files on the layer; the provider's own layer stays with it.
         world.provider.stop(&id("a")).await.unwrap();
         assert_eq!((retain(world, &[&kept]).await, retain(world, &[&kept]).await), (0, 0));
@@ -133,7 +128,7 @@ fn a_removal_that_was_cut_off_is_finished_when_the_folder_is_opened_again() {
         std::fs::rename(&layer, data.join("trash/half")).unwrap();
         assert!(world.provider.prepared(&snapshot.layers[0]).await.unwrap().is_none());
         drop(LocalProvider::open(config(&data, Toolchains::default())).unwrap());
-        assert!(trash(world).is_empty());
+        world.removed().await;
     });
 }
 
@@ -163,7 +158,7 @@ fn a_tree_of_five_thousand_locked_folders_is_snapshotted_and_destroyed() {
             world.provider.destroy(&id(name)).await.unwrap();
         }
         assert_eq!((retain(world, &[]).await, retain(world, &[]).await), (0, 2));
-        assert!(trash(world).is_empty());
+        world.removed().await;
         assert!(world.provider.list().await.unwrap().is_empty());
     });
 }
@@ -192,9 +187,7 @@ fn a_staged_tree_of_five_thousand_folders_becomes_a_layer_or_is_dropped_whole() 
         world.provider.destroy(&id("a")).await.unwrap();
         assert_eq!((retain(world, &[]).await, retain(world, &[]).await), (0, 1));
         // What was dropped is removed behind the caller's back.
-        while !trash(world).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        world.removed().await;
         assert_eq!(std::fs::read_dir(world.folder.path().join("data/staging")).unwrap().count(), 0);
     });
 }
@@ -234,7 +227,7 @@ fn a_box_full_of_forking_processes_is_destroyed_with_all_of_them() {
         bombed(world).await;
         world.provider.destroy(&id("a")).await.unwrap();
         assert!(world.provider.list().await.unwrap().is_empty());
-        assert!(trash(world).is_empty());
+        world.removed().await;
     });
 }
 
@@ -260,5 +253,39 @@ fn a_time_limit_ends_a_bomb_of_forking_processes_and_the_box_is_of_use_afterward
         let ran = world.sh_within(&sandbox, "exec /opt/attack bomb", Duration::from_millis(700)).await;
         assert_eq!(ran.outcome.ended, Ended::TimedOut);
         assert_eq!(world.sh(&sandbox, OTHERS).await.text(), "0\n");
+    });
+}
+
+#[test]
+fn layers_that_are_on_disk_outlast_the_machines_going_down_and_others_do_not() {
+    in_world(async |world| {
+        let data = world.data();
+        let folder = |key: &Digest| data.join("layers").join(&key.as_str()[..32]);
+        let base = world.snapshot(&[("hello.txt", "hello\n")]).await;
+        let sandbox = world.start(spec("a", &base)).await.sandbox;
+        world.sh(&sandbox, "echo more > more.txt").await;
+        let both = world.provider.snapshot(&id("a"), &Digest::of(b"both")).await.unwrap();
+        world.start(spec("a", &both)).await;
+        let young = world.snapshot(&[("young", "")]).await;
+        while !both.layers.iter().chain(&young.layers).all(|key| folder(key).join("durable").exists()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world.provider.stop(&id("a")).await.unwrap();
+        // Everything says that it was written before the machine went down, the young layer that it was
+        // not on disk then.
+        std::fs::remove_file(folder(&young.layers[0]).join("durable")).unwrap();
+        for entry in std::fs::read_dir(data.join("layers")).unwrap() {
+            std::fs::write(entry.unwrap().path().join("boot"), "an earlier one").unwrap();
+        }
+        let record = data.join("run/a/box.json");
+        let text = std::fs::read_to_string(&record).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        std::fs::write(&record, text.replace(boot.trim(), "an earlier one")).unwrap();
+        let next = LocalProvider::open(config(&data, Toolchains::default())).unwrap();
+        assert!(next.prepared(&young.layers[0]).await.unwrap().is_none());
+        let started = next.start(spec("a", &both)).await.unwrap();
+        assert_eq!(started.found, StartedAs::FilesLost);
+        assert_eq!(world.sh(&started.sandbox, "cat hello.txt more.txt").await.text(), "hello\nmore\n");
+        next.destroy(&id("a")).await.unwrap();
     });
 }

@@ -52,6 +52,7 @@ pub struct World {
     pub folder: tempfile::TempDir,
     pub provider: LocalProvider,
     counter: AtomicU32,
+    provider_data: PathBuf,
 }
 
 /// A finished command.
@@ -81,13 +82,15 @@ pub fn in_world_with(change: impl FnOnce(&mut LocalConfig), test: impl AsyncFnOn
     let folder = tempfile::Builder::new().prefix("world").tempdir_in(base()).unwrap();
     let mut config = config(&folder.path().join("data"), Toolchains::default());
     change(&mut config);
+    let provider_data = config.data_dir.clone();
     let provider = LocalProvider::open(config).unwrap();
-    let world = World { folder, provider, counter: AtomicU32::new(0) };
+    let world = World { folder, provider, counter: AtomicU32::new(0), provider_data };
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(test(&world))));
     let cleaned = runtime.block_on(async {
         for info in world.provider.list().await? {
             world.provider.destroy(&info.id).await?;
         }
+        world.removed().await;
         Ok::<_, SandboxError>(())
     });
     if let Err(panic) = result {
@@ -129,6 +132,19 @@ impl World {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         }
         self.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap()
+    }
+
+    /// Waits until what was taken out of sight is removed.
+    pub async fn removed(&self) {
+        let trash = self.data().join("trash");
+        while std::fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_some()) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// The provider's folder.
+    pub fn data(&self) -> PathBuf {
+        self.provider_data.clone()
     }
 
     pub async fn start(&self, spec: StartSpec) -> Started {
