@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::environment::Turns;
-use crate::handle::{Handle, Shared};
+use crate::handle::{Handle, Shared, no_boxes};
 use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
 use crate::place::Places;
@@ -45,12 +45,7 @@ pub struct Engine {
 impl Engine {
     /// Puts the engine together and finds out whether boxes can be had here.
     pub async fn new(ports: Ports, settings: Settings) -> (Self, Handle) {
-        let capabilities = ports.boxes.probe().await;
-        let no_boxes = (!capabilities.usable).then(|| {
-            let problems: Vec<String> =
-                capabilities.problems.iter().filter(|p| p.fatal).map(ToString::to_string).collect();
-            format!("this machine can't run sandboxes: {}. `chargehand doctor` tells more", problems.join("; "))
-        });
+        let no_boxes = Mutex::new(no_boxes(&*ports.boxes).await);
         let live = LiveHub::default();
         let logs = Logs::new(ports.store.clone(), live.clone(), ports.clock.clone());
         let (wake, woken) = mpsc::unbounded_channel();

@@ -85,6 +85,16 @@ pub struct Handle {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// Finds out by trying whether boxes can be had here, and if not, why.
+pub(crate) async fn no_boxes(boxes: &dyn sandbox::Provider) -> Option<String> {
+    let capabilities = boxes.probe().await;
+    let fatal = capabilities.problems.iter().filter(|problem| problem.fatal);
+    let problems: Vec<String> = fatal.map(ToString::to_string).collect();
+    (!capabilities.usable).then(|| {
+        format!("this machine can't run sandboxes: {}. `chargehand doctor` tells more", problems.join("; "))
+    })
+}
+
 /// What handle and engine share.
 pub(crate) struct Shared {
     pub(crate) ports: Ports,
@@ -97,11 +107,20 @@ pub(crate) struct Shared {
     /// What writes down what passes doors; each ends with its door.
     pub(crate) reporters: Mutex<JoinSet<()>>,
     pub(crate) wake: mpsc::UnboundedSender<TaskId>,
-    /// Why this machine can't run boxes, if it can't.
-    pub(crate) no_boxes: Option<String>,
+    /// Why this machine can't run boxes, as far as is known.
+    pub(crate) no_boxes: Mutex<Option<String>>,
 }
 
 impl Shared {
+    /// Why this machine can't run boxes. What was lacking may have been mended since it was found.
+    async fn without_boxes(&self) -> Option<String> {
+        let known = self.no_boxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        known.as_ref()?;
+        let found = no_boxes(&*self.ports.boxes).await;
+        self.no_boxes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&found);
+        found
+    }
+
     /// What writes down what passes doors, without those that are done.
     pub(crate) fn reporters(&self) -> MutexGuard<'_, JoinSet<()>> {
         let mut reporters = self.reporters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,8 +158,8 @@ impl Handle {
         }
         submission.contract.check()?;
         let agent = self.agent(&submission)?;
-        if let Some(why) = &self.shared.no_boxes {
-            return Err(SubmitError::NoSandbox(why.clone()));
+        if let Some(why) = self.shared.without_boxes().await {
+            return Err(SubmitError::NoSandbox(why));
         }
         let forge = &self.shared.ports.forge;
         let origin = Origin::parse(&submission.repo).map_err(|error| SubmitError::Repo(error.to_string()))?;
