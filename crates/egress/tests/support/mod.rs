@@ -2,7 +2,7 @@
 //! a book of records, and a client that speaks through the socket.
 #![allow(dead_code, reason = "each test file uses its part of the world")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -43,9 +43,14 @@ impl Clock for Noon {
 
 /// Names and, one after another, what they lead to; the last answer stays.
 #[derive(Default)]
-pub struct Names(Mutex<HashMap<String, Vec<Vec<IpAddr>>>>, pub AtomicUsize);
+pub struct Names(Mutex<HashMap<String, Vec<Vec<IpAddr>>>>, pub AtomicUsize, Mutex<BTreeSet<String>>);
 
 impl Names {
+    /// Every name that was ever asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.2.lock().unwrap().iter().cloned().collect()
+    }
+
     pub fn set(&self, name: &str, answers: &[&[&str]]) {
         let answers = answers.iter().map(|answer| answer.iter().map(|a| a.parse().unwrap()).collect()).collect();
         self.0.lock().unwrap().insert(name.to_owned(), answers);
@@ -56,6 +61,7 @@ impl Names {
 impl Resolver for Names {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         self.1.fetch_add(1, Ordering::SeqCst);
+        self.2.lock().unwrap().insert(name.to_owned());
         let mut names = self.0.lock().unwrap();
         match names.get_mut(name) {
             Some(answers) if answers.len() > 1 => Ok(answers.remove(0)),
@@ -363,5 +369,21 @@ impl World {
     pub fn book_len(&self) -> usize {
         std::thread::sleep(std::time::Duration::from_millis(200));
         self.book.0.lock().unwrap().len()
+    }
+
+    /// The records as they are now.
+    pub fn book_now(&self) -> Vec<EgressRecord> {
+        self.book.0.lock().unwrap().clone()
+    }
+
+    /// Sends bytes, says that no more come, and reads until the door closes.
+    pub async fn half_closed(&self, bytes: &[u8]) -> String {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        // The door may have refused before all was sent.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.shutdown().await;
+        let mut out = Vec::new();
+        let _ = stream.read_to_end(&mut out).await;
+        String::from_utf8_lossy(&out).into_owned()
     }
 }
