@@ -71,6 +71,9 @@ pub struct BuildSpec {
     pub steps: Vec<Step>,
     /// Variables of the box: the recipe's, the image's, the proxy's.
     pub env: Vec<(String, String)>,
+    /// Files under `/run` that programs need to find a way out; written at every start with one, and
+    /// gone with `/run` in the end.
+    pub files: Vec<(PathBuf, Vec<u8>)>,
     /// Host paths that the box reads.
     pub binds: Vec<ReadOnlyBind>,
     /// Limits of the box.
@@ -271,6 +274,7 @@ impl Run<'_> {
 
     async fn start(&self, snapshot: &SnapshotRef, door: Option<PathBuf>) -> Result<Arc<dyn Sandbox>, BuildFailure> {
         let spec = self.spec;
+        let files = if door.is_some() { spec.files.as_slice() } else { &[] };
         let start = StartSpec {
             id: self.id.clone(),
             snapshot: snapshot.clone(),
@@ -281,8 +285,12 @@ impl Run<'_> {
             binds: spec.binds.clone(),
             workdir: spec.workdir.clone(),
         };
-        let started = self.provider.start(start).await;
-        Ok(started.map_err(|source| BuildFailure::Sandbox { doing: "starting its box", source })?.sandbox)
+        let failed = |source| BuildFailure::Sandbox { doing: "starting its box", source };
+        let sandbox = self.provider.start(start).await.map_err(failed)?.sandbox;
+        for (path, bytes) in files {
+            sandbox.write(path, bytes, None).await.map_err(failed)?;
+        }
+        Ok(sandbox)
     }
 
     /// Runs one setup command; gives its wall time in milliseconds.

@@ -28,10 +28,12 @@ pub mod forbidden;
 pub mod import;
 pub mod key;
 mod land;
+pub mod log;
 mod oci;
 pub mod recipe;
 #[cfg(test)]
 mod recipe_tests;
+pub mod registry;
 mod render;
 mod report;
 mod tar;

@@ -16,6 +16,7 @@ pub fn step(run: &str) -> Step {
 
 pub fn build_spec(name: &str, below: &SnapshotRef, lines: &[&str]) -> BuildSpec {
     BuildSpec {
+        files: Vec::new(),
         key: Digest::of(name.as_bytes()),
         below: below.clone(),
         root: Root::Host,
