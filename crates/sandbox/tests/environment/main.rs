@@ -7,6 +7,7 @@ mod archive;
 mod builds;
 mod images;
 mod imports;
+mod kills;
 mod records;
 #[allow(dead_code, reason = "the verbs of the contract suite; not all are needed here")]
 #[path = "../contract/world.rs"]
