@@ -1,9 +1,10 @@
 //! `cargo xtask …`: the upkeep of this repository. `tidy` holds the walls, `test` runs everything,
-//! `bench` measures.
+//! `bench` measures, `attack` does its worst.
 //!
 //! Deliberately small in dependencies, because it is built before anything else can be checked.
 //! Absent: anything that the product needs to run.
 
+mod attack;
 mod bench;
 mod proc;
 mod test;
@@ -27,6 +28,10 @@ usage: cargo xtask <command>
        --folder <folder>         where to work (default: in the target folder; 7 GB free, no overlay)
        --only <part>             start, exec, snapshot, fork, git, size or rest; may be given again
        --profile <dev|release>   what to build (default release)
+  attack [--json]                attacks on boxes, the way out, git and secrets; fails if one works
+       --only <part>             box, egress, canary or tests; may be given again
+       --folder <folder>         where to work (default: in the target folder; no overlay, a short path)
+       --profile <dev|release>   what to build (default dev)
 ";
 
 fn main() -> ExitCode {
@@ -61,6 +66,7 @@ fn dispatch(words: &[&str]) -> anyhow::Result<ExitCode> {
             bench::engine::run(&bench::engine::Options::parse(rest)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        ["attack", rest @ ..] => attack::run(&attack::Options::parse(rest)?),
         ["bench", "sandbox", rest @ ..] => {
             bench::sandbox::run(&bench::sandbox::Options::parse(rest)?)?;
             Ok(ExitCode::SUCCESS)

@@ -86,6 +86,15 @@ pub fn apt_get() -> Command {
     command
 }
 
+/// Lets a program run as another user, who gets this folder and lives in it.
+pub fn as_user(command: &mut Command, user: u32, folder: &Path) -> anyhow::Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    std::os::unix::fs::chown(folder, Some(user), Some(user))
+        .with_context(|| format!("cannot give {} away", folder.display()))?;
+    command.uid(user).gid(user).current_dir(folder).env("HOME", folder).env("TMPDIR", folder);
+    Ok(())
+}
+
 /// Whether an environment variable is set.
 pub fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some()
@@ -111,6 +120,14 @@ pub fn answered(command: &mut Command) -> anyhow::Result<String> {
     if !output.status.success() {
         bail!("`{shown}` failed ({}); see above", output.status);
     }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Like [`answered`], whether or not the program succeeds.
+pub fn output_of(command: &mut Command) -> anyhow::Result<String> {
+    let shown = shown(command);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
