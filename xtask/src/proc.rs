@@ -123,12 +123,11 @@ pub fn answered(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Like [`answered`], whether or not the program succeeds.
-pub fn output_of(command: &mut Command) -> anyhow::Result<String> {
+/// Runs a program to its end, whether or not it succeeds, and gives both its streams.
+pub fn all_that_it_says(command: &mut Command) -> anyhow::Result<String> {
     let shown = shown(command);
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = command.output().with_context(|| format!("cannot start `{shown}`"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{shown}`"))?;
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
 /// Runs a program that writes to our own output; says whether it succeeded.
