@@ -157,9 +157,11 @@ fn how(ended: &Ended) -> String {
         Ended::TimedOut => "was ended at its time limit".into(),
         Ended::OutputCapReached => "was ended because it wrote more output than is allowed".into(),
         Ended::OutOfMemory => "was ended because the box was out of memory".into(),
+        Ended::TooManyProcesses => "failed because the box had as many processes as it may have".into(),
+        Ended::DiskFull => "was ended because the box's disk space was used up".into(),
+        Ended::FileTooLarge => "was ended because a file became larger than is allowed".into(),
+        Ended::Killed => "was ended from outside".into(),
         Ended::NotStarted { message } => format!("could not be started ({message})"),
-        // Others say themselves what happened.
-        other => format!("was ended ({other:?})"),
     }
 }
 

@@ -286,24 +286,43 @@ fn a_pipe_in_place_of_an_archive_does_not_hang() {
 #[test]
 fn an_imported_system_runs_on_its_own_programs() {
     const NAME: &str = "an imported system runs on its own programs";
-    let Some(busybox) = ["/bin/busybox", "/usr/bin/busybox"].iter().find(|path| Path::new(path).exists()) else {
-        return not_run(NAME, "busybox is not installed");
+    // The contract suite unpacks one there.
+    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-static/bin/busybox");
+    let known = ["/bin/busybox".into(), "/usr/bin/busybox".into(), unpacked];
+    let Some(busybox) = known.iter().find(|path| path.exists()) else {
+        return not_run(NAME, "there is no busybox");
     };
     in_world(async |world| {
         let mut tar = Tar::default();
         tar.push(EntryType::Regular, b"bin/busybox", b"", &std::fs::read(busybox).unwrap(), |h| h.set_mode(0o755));
-        let bytes = tar.link("bin/sh", "busybox").link("bin/cat", "/bin/busybox").file("etc/mine", "mine\n").done();
+        let names = ["sh", "cat", "rm", "mkdir", "ls", "id"];
+        let tar = names.iter().fold(tar, |tar, name| tar.link(&format!("bin/{name}"), "/bin/busybox"));
+        let bytes = tar.file("etc/mine", "mine\n").with_mode("etc/of-33", 0o640, 33).done();
         let imported = imported(world, &gzip(&bytes)).await.unwrap();
-        let spec = sandbox::StartSpec { root: sandbox::Root::Own, ..crate::world::spec("own", &imported.snapshot) };
+        let mut setup = crate::builds::build_spec(
+            "own",
+            &imported.snapshot,
+            &["mkdir -p /opt/x && cat /etc/mine > /opt/x/made && echo x > /tmp/x"],
+        );
+        setup.root = sandbox::Root::Own;
+        let built = sandbox::environment::build::build(&world.provider, &setup, &mut |_| {}).await.unwrap();
+        assert_eq!(built.notes, [] as [String; 0]);
+        let spec = sandbox::StartSpec { root: sandbox::Root::Own, ..crate::world::spec("own", &built.snapshot) };
         let sandbox = world.start(spec).await.sandbox;
-        let ran = world.sh(&sandbox, "cat /etc/mine; test -e /usr/bin/env || echo alone").await;
-        assert_eq!(ran.text(), "mine\nalone\n", "{ran:?}");
+        let ran =
+            world.sh(&sandbox, "cat /opt/x/made; ls /tmp; ls -ln /etc/of-33; test -e /usr/bin/env || echo alone").await;
+        let text = ran.text();
+        assert!(text.starts_with("mine\n-rw-r-----") && text.ends_with("alone\n"), "{ran:?}");
+        if is_root() {
+            assert!(text.contains(" 33       33 "), "{text}");
+        }
     });
 }
 
 /// Names that are made of what is difficult.
 fn any_name() -> impl Strategy<Value = Vec<u8>> {
-    let parts = [
+    let plain = ["a", "b", "c", "d/e", "a/b", "link"];
+    let difficult = [
         "a",
         "b",
         "c",
@@ -321,11 +340,12 @@ fn any_name() -> impl Strategy<Value = Vec<u8>> {
         "d\n",
         "link",
     ];
-    prop::collection::vec(prop::sample::select(parts.to_vec()), 1..4).prop_map(|parts| parts.join("/").into_bytes())
+    let part = prop_oneof![12 => prop::sample::select(plain.to_vec()), 1 => prop::sample::select(difficult.to_vec())];
+    prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/").into_bytes())
 }
 
 fn any_entry() -> impl Strategy<Value = (u8, Vec<u8>, Vec<u8>, u32)> {
-    let kinds = prop::sample::select(b"0001122223455556SgxLKV7".to_vec());
+    let kinds = prop::sample::select(b"000000111222222345555555567SgxLKV".to_vec());
     let targets = prop_oneof![any_name(), Just(b"/tmp".to_vec()), Just(b"../../outside".to_vec())];
     (kinds, any_name(), targets, prop::num::u32::ANY)
 }
@@ -337,9 +357,9 @@ fn whatever_an_archive_says_nothing_outside_changes_and_no_power_comes_in() {
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("a"), "alive").unwrap();
         let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
-        let archives = prop::collection::vec(any_entry(), 1..12);
+        let archives = prop::collection::vec(any_entry(), 1..9);
         let (mut taken, mut refused) = (0, 0);
-        for _ in 0..400 {
+        for _ in 0..300 {
             let entries = archives.new_tree(&mut runner).unwrap().current();
             let mut tar = Tar::default();
             for (kind, name, link, mode) in &entries {
@@ -359,7 +379,7 @@ fn whatever_an_archive_says_nothing_outside_changes_and_no_power_comes_in() {
             assert_eq!(std::fs::read(outside.join("a")).unwrap(), b"alive", "{entries:?}");
             assert_eq!(std::fs::metadata(outside.join("a")).unwrap().nlink(), 1, "{entries:?}");
         }
-        assert!(taken > 20 && refused > 20, "the generator is too tame or too wild: {taken}, {refused}");
+        assert!(taken > 10 && refused > 10, "the generator is too tame or too wild: {taken}, {refused}");
     });
 }
 
