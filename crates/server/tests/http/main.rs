@@ -5,5 +5,6 @@
 mod api;
 mod doors;
 mod life;
+mod secrets;
 mod streams;
 mod world;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use domain::id::{Digest, TaskId};
-use orchestrator::{ChosenModel, Clock, Engine, Handle, Models, Ports, Random, Settings};
+use egress::SystemResolver;
+use orchestrator::{ChosenModel, Clock, Engine, Handle, Models, Outside, Ports, Random, Settings, Trust};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sandbox::Provider as _;
 use sandbox::local::{LocalConfig, LocalProvider, Toolchains};
@@ -75,8 +76,12 @@ pub async fn in_world(working: bool, test: impl AsyncFnOnce(&World)) {
     let store = store::memory::open();
     let keys = store::secrets::FileKeys::at(dir.path().join("secrets.key"));
     let vault = Arc::new(store::Vault::new(store.secrets.clone(), Arc::new(keys)));
+    // No test here opens the way out of a box.
+    let trust = Trust { upstream: Box::new(|| Err("nobody is trusted".to_owned())), bundle: Box::new(String::new) };
+    let outside = Outside::new(Arc::new(SystemResolver), trust, vault.clone(), dir.path().join("doors"));
     let ports = Ports {
         store,
+        outside: Arc::new(outside),
         forge: Arc::new(forge),
         boxes: boxes.clone(),
         models: Arc::new(NoModels),
