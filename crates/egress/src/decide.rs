@@ -22,6 +22,8 @@ pub enum Tunnel {
         entry: String,
         /// Whether the address may be private.
         private: bool,
+        /// Whether it has to be TLS that names the tunnel's host; else it may be anything.
+        tls: bool,
     },
     /// TLS ends at the door and each request is decided on.
     Opened,
@@ -93,30 +95,34 @@ impl AllowList {
         }
         let mut opened = false;
         let mut private = true;
+        let mut tls = false;
         let mut entry = None;
         for rules in std::iter::once(&self.rules).chain(&self.ceilings) {
             let mut missed = Missed::Host;
             let mut of_list: Option<&Rule> = None;
             let mut private_here = false;
+            let mut any_protocol = false;
             for rule in rules {
                 if !names(rule, target) {
                     continue;
                 }
                 missed = Missed::Port;
-                if rule.scheme == Scheme::Https && rule.ports.contains(&target.port) {
+                if rule.scheme != Scheme::Http && rule.ports.contains(&target.port) {
                     opened |= rule.looks_inside();
+                    any_protocol |= rule.scheme == Scheme::Tcp;
                     private_here |= rule.private;
                     of_list = of_list.or(Some(rule));
                 }
             }
             let Some(rule) = of_list else { return Err(missed.denial(target, &Method::CONNECT)) };
             private &= private_here;
+            tls |= !any_protocol;
             entry.get_or_insert_with(|| rule.label.clone());
         }
         if opened {
             return Ok(Tunnel::Opened);
         }
-        Ok(Tunnel::Blind { entry: entry.unwrap_or_default(), private })
+        Ok(Tunnel::Blind { entry: entry.unwrap_or_default(), private, tls })
     }
 
     /// Decides on a request that is seen.
@@ -188,7 +194,7 @@ fn find<'a>(rules: &'a [Rule], asked: Asked<'_>, reach: Option<(Scheme, u16)>) -
 fn upstream(rule: &Rule, asked: Asked<'_>) -> Option<(Scheme, u16)> {
     let port = asked.target.port;
     match (asked.scheme, rule.scheme) {
-        (Scheme::Https, Scheme::Http) => None,
+        (_, Scheme::Tcp) | (Scheme::Https, Scheme::Http) => None,
         (Scheme::Http, Scheme::Https) if port == Scheme::Http.default_port() && !rule.ports.contains(&port) => {
             rule.ports.first().map(|port| (Scheme::Https, *port))
         }

@@ -32,7 +32,8 @@ fn code(list: &AllowList, request: &str) -> String {
 
 fn tunnel(list: &AllowList, target: &str) -> String {
     match list.tunnel(&Target::parse(target).unwrap()) {
-        Ok(Tunnel::Blind { .. }) => "blind".into(),
+        Ok(Tunnel::Blind { tls: true, .. }) => "blind".into(),
+        Ok(Tunnel::Blind { tls: false, .. }) => "any".into(),
         Ok(Tunnel::Opened) => "opened".into(),
         Err(denial) => denial.code().into(),
     }
@@ -70,6 +71,16 @@ fn plain_requests_are_upgraded_and_never_lowered() {
     assert_eq!(code(&plain, "GET http://a.example/"), "http:80");
     assert_eq!(code(&plain, "GET https://a.example/"), "port_not_listed");
     assert_eq!(tunnel(&plain, "a.example:80"), "port_not_listed");
+}
+
+#[test]
+fn other_protocols_pass_only_where_an_entry_and_each_ceiling_says_so() {
+    let own = list(&["host = \"a.b\"\nscheme = \"tcp\"\nports = [22]"]);
+    assert_eq!(tunnel(&own, "a.b:22"), "any");
+    assert_eq!(tunnel(&own, "a.b:443"), "port_not_listed");
+    assert_eq!(code(&own, "GET http://a.b:22/"), "port_not_listed");
+    let ceiling = list(&["host = \"a.b\"\nports = [22]"]);
+    assert_eq!(tunnel(&own.within(&ceiling), "a.b:22"), "blind");
 }
 
 #[test]

@@ -14,30 +14,37 @@ mod serve;
 mod tunnel;
 mod upstream;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::audit::{Audit, Book, Clock};
 use crate::authority::BoxAuthority;
+use crate::denial::Denial;
 use crate::list::AllowList;
 use crate::meter::Total;
-use crate::redact::KnownValues;
-use crate::resolve::Resolver;
-use crate::secret::SecretSource;
+use crate::redact::{KnownValues, RedactError};
+use crate::resolve::{self, Resolver};
+use crate::secret::{Secret, SecretSource};
+use crate::target::Target;
 
 pub use upstream::{TrustError, UpstreamTls};
 
 /// The socket's name in the door's folder.
 pub const SOCKET_NAME: &str = "door.sock";
+/// Its name until it is ready.
+const FRESH_NAME: &str = "door.new";
 
 /// What a box may use up. The defaults fit builds with many parallel downloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +102,9 @@ pub struct DoorConfig {
     /// Signs for hosts whose requests must be seen; without it they are reached by the plain-HTTP
     /// gateway only.
     pub authority: Option<Arc<BoxAuthority>>,
-    /// Addresses that no entry opens: those on which this server itself listens.
-    pub never: Vec<IpAddr>,
+    /// Addresses that no entry opens: those on which this server itself listens; port 0 stands for
+    /// all ports of an address.
+    pub never: Vec<SocketAddr>,
     /// Values that are kept out of records.
     pub known: KnownValues,
     /// What the box may use up.
@@ -116,7 +124,7 @@ pub enum DoorError {
         source: io::Error,
     },
     /// Making the socket.
-    #[error("could not open the socket {path}; the path of a socket has at most 107 bytes")]
+    #[error("could not open the socket {path}")]
     Socket {
         /// Which.
         path: PathBuf,
@@ -134,9 +142,33 @@ struct Inner {
     book: Arc<Book>,
     upstream: UpstreamTls,
     authority: Option<Arc<BoxAuthority>>,
-    never: Vec<IpAddr>,
+    never: Vec<SocketAddr>,
     limits: Limits,
     total: Arc<Total>,
+    /// Secrets in the form that answers are searched for, by name.
+    compiled: Mutex<HashMap<String, (Secret, KnownValues)>>,
+}
+
+impl Inner {
+    /// The addresses of a target, each judged.
+    async fn addresses(&self, target: &Target, private: bool) -> Result<Vec<SocketAddr>, Denial> {
+        let found = resolve::addresses(self.resolver.as_ref(), target, private, &self.never);
+        let unresolved = |_| Denial::Unresolved { host: target.host.to_string() };
+        timeout(self.limits.connect, found).await.map_err(unresolved)?
+    }
+
+    /// A secret as answers are searched for it.
+    fn compiled(&self, name: &str, secret: &Secret) -> Result<KnownValues, RedactError> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((value, known)) = compiled.get(name)
+            && value == secret
+        {
+            return Ok(known.clone());
+        }
+        let known = KnownValues::new([(name.to_owned(), secret.clone())])?;
+        compiled.insert(name.to_owned(), (secret.clone(), known.clone()));
+        Ok(known)
+    }
 }
 
 /// An open door. It closes when it is dropped.
@@ -183,6 +215,7 @@ impl Door {
             never: config.never,
             limits: config.limits,
             total: Arc::clone(&total),
+            compiled: Mutex::default(),
         });
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, inner));
@@ -218,12 +251,14 @@ fn prepare(folder: &Path) -> io::Result<()> {
 
 /// Binds under another name and renames, so that the box never finds half a door.
 fn bind(folder: &Path, socket: &Path) -> io::Result<(UnixListener, u64)> {
-    let fresh = folder.join("door.new");
+    let fresh = folder.join(FRESH_NAME);
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(&fresh)?;
+    // The address of a socket holds 107 bytes; by its folder's descriptor any path fits.
+    let handle = fs::File::open(folder)?;
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{FRESH_NAME}", handle.as_raw_fd()))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o666))?;
     let inode = fs::symlink_metadata(&fresh)?.ino();
     fs::rename(&fresh, socket)?;

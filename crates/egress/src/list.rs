@@ -21,6 +21,8 @@ pub enum Scheme {
     Https,
     /// No TLS on the way to the far side.
     Http,
+    /// Any protocol through a tunnel, unread: ssh, databases. Its ports have to be written.
+    Tcp,
 }
 
 impl Scheme {
@@ -30,15 +32,17 @@ impl Scheme {
         match self {
             Self::Https => "https",
             Self::Http => "http",
+            Self::Tcp => "tcp",
         }
     }
 
-    /// The port when none is written.
+    /// The port when none is written; 0, which is none, if there is no usual one.
     #[must_use]
     pub fn default_port(self) -> u16 {
         match self {
             Self::Https => 443,
             Self::Http => 80,
+            Self::Tcp => 0,
         }
     }
 }
@@ -142,9 +146,12 @@ pub enum EntryProblem {
     /// A method that is none.
     #[error("`{0}` is not a method of HTTP")]
     Method(String),
-    /// Port 0.
-    #[error("0 is not a port")]
+    /// Port 0, or none where there is no usual one.
+    #[error("`ports` has to have ports from 1 to 65535; with `scheme = \"tcp\"` it has to be written")]
     Port,
+    /// Something that can only be done to HTTP.
+    #[error("with `scheme = \"tcp\"` nothing is read, so there can be no secret, method, path, upgrade or group")]
+    Unread,
     /// No group of this name.
     #[error("no group is called `{0}`; there are cargo, npm, pip and git:HOST/OWNER/REPO")]
     Group(String),
@@ -238,7 +245,7 @@ impl Rule {
     }
 
     fn new(entry: &AllowEntry) -> Result<Self, EntryProblem> {
-        if entry.ports.contains(&0) {
+        if entry.ports.contains(&0) || (entry.scheme == Scheme::Tcp && entry.ports.is_empty()) {
             return Err(EntryProblem::Port);
         }
         let mut rule = match (&entry.host, &entry.group) {
@@ -247,6 +254,9 @@ impl Rule {
             _ => return Err(EntryProblem::HostOrGroup),
         };
         rule.secret = bound_secret(entry)?;
+        if rule.scheme == Scheme::Tcp && (rule.looks_inside() || rule.upgrade) {
+            return Err(EntryProblem::Unread);
+        }
         if rule.secret.is_some() {
             rule.strip = true;
             if rule.scheme == Scheme::Http && !rule.private {

@@ -34,6 +34,8 @@ fn an_entry_that_is_wrong_says_how() {
     assert_eq!(problem("host = \"*.com\""), EntryProblem::Wildcard);
     assert_eq!(problem("host = \"*.1.2.3.4\""), EntryProblem::Wildcard);
     assert_eq!(problem("host = \"a.b\"\nports = [0]"), EntryProblem::Port);
+    assert_eq!(problem("host = \"a.b\"\nscheme = \"tcp\""), EntryProblem::Port);
+    assert_eq!(problem("host = \"a.b\"\nscheme = \"tcp\"\nports = [22]\npaths = [\"/\"]"), EntryProblem::Unread);
     assert_eq!(problem("host = \"a.b\"\nmethods = [\"G T\"]"), EntryProblem::Method("G T".into()));
     assert!(matches!(problem("host = \"a.b\"\npaths = [\"v1\"]"), EntryProblem::Path { .. }));
     assert_eq!(problem("group = \"maven\""), EntryProblem::Group("maven".into()));

@@ -127,10 +127,6 @@ impl<S> Metered<S> {
     pub(crate) fn new(stream: S, meter: Arc<Meter>) -> Self {
         Self { stream, meter }
     }
-
-    pub(crate) fn stream(&self) -> &S {
-        &self.stream
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {

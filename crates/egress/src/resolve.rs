@@ -30,8 +30,12 @@ pub struct SystemResolver;
 impl Resolver for SystemResolver {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         // The final dot keeps search domains out: the name that was matched is the name asked for.
-        let found = tokio::net::lookup_host((format!("{name}."), 0)).await?;
-        Ok(found.map(|address| address.ip()).collect())
+        // Only names that DNS does not know, as those in the hosts file, are asked for without it.
+        let found: Vec<SocketAddr> = match tokio::net::lookup_host((format!("{name}."), 0)).await {
+            Ok(found) => found.collect(),
+            Err(_) => tokio::net::lookup_host((name, 0)).await?.collect(),
+        };
+        Ok(found.iter().map(SocketAddr::ip).collect())
     }
 }
 
@@ -48,7 +52,7 @@ pub(crate) async fn addresses(
     resolver: &dyn Resolver,
     target: &Target,
     private: bool,
-    never: &[IpAddr],
+    never: &[SocketAddr],
 ) -> Result<Vec<SocketAddr>, Denial> {
     let host = || target.host.to_string();
     let found = match &target.host {
@@ -60,7 +64,10 @@ pub(crate) async fn addresses(
     }
     for address in &found {
         let plain = address.to_canonical();
-        if never.iter().any(|never| never.to_canonical() == plain) {
+        let is_never = |never: &SocketAddr| {
+            never.ip().to_canonical() == plain && (never.port() == 0 || never.port() == target.port)
+        };
+        if never.iter().any(is_never) {
             return Err(Denial::ForbiddenAddress { host: host(), address: address.to_string() });
         }
         match reach(*address) {

@@ -111,6 +111,53 @@ async fn a_blind_tunnel_carries_tls_to_the_host_that_it_names() {
 }
 
 #[tokio::test]
+async fn nothing_but_tls_passes_a_blind_tunnel_unless_the_entry_says_so() {
+    let world = World::new();
+    let far = Far::start(None, echo()).await;
+    let entry =
+        |more: &str| format!("allow = [{{ host = \"far.test\", ports = [{}], private = true{more} }}]", far.port);
+    let target = format!("far.test:{}", far.port);
+    let request = b"GET /x HTTP/1.1\r\nHost: evil.test\r\nConnection: close\r\n\r\n";
+    let door = world.door(&entry(""));
+    let mut tunnel = world.connect(&target).await.unwrap();
+    tunnel.write_all(request).await.unwrap();
+    let mut out = String::new();
+    let _ = tunnel.read_to_string(&mut out).await;
+    assert_eq!((out.as_str(), far.seen().len()), ("", 0));
+    assert_eq!(world.records(1).await[0].denial, Some(egress::Denial::NotTls));
+    drop(door);
+    let _door = world.door(&entry(", scheme = \"tcp\""));
+    let mut tunnel = world.connect(&target).await.unwrap();
+    tunnel.write_all(request).await.unwrap();
+    tunnel.read_to_string(&mut out).await.unwrap();
+    assert!(out.contains("GET /x"), "{out}");
+}
+
+#[tokio::test]
+async fn a_box_that_stays_silent_in_a_tunnel_gets_nothing_through_later() {
+    let world = World::new();
+    let far = Far::start(None, echo()).await;
+    let _door = world.door(&format!("allow = [{{ host = \"far.test\", ports = [{}], private = true }}]", far.port));
+    let mut tunnel = world.connect(&format!("far.test:{}", far.port)).await.unwrap();
+    tunnel.shutdown().await.unwrap();
+    let mut out = Vec::new();
+    tunnel.read_to_end(&mut out).await.unwrap();
+    assert_eq!(out.len(), 0);
+    assert_eq!(world.records(1).await[0].up_bytes, 0);
+}
+
+#[tokio::test]
+async fn a_door_opens_at_the_end_of_a_long_path() {
+    let world = World::new();
+    let long = world.folder.path().join("a".repeat(120));
+    std::fs::create_dir(&long).unwrap();
+    let folder = tempfile::TempDir::new_in(&long).unwrap();
+    let world = World { folder, ..world };
+    let _door = world.door("");
+    assert!(world.socket().exists());
+}
+
+#[tokio::test]
 async fn a_name_that_changes_its_mind_is_judged_each_time_and_dialled_as_judged() {
     let world = World::new();
     let far = world.far().await;
@@ -133,7 +180,7 @@ async fn a_name_that_changes_its_mind_is_judged_each_time_and_dialled_as_judged(
 #[tokio::test]
 async fn the_servers_own_addresses_are_closed_to_every_entry() {
     let mut world = World::new();
-    world.never = vec!["::ffff:127.0.0.1".parse().unwrap()];
+    world.never = vec!["[::ffff:127.0.0.1]:0".parse().unwrap()];
     let _door = world.door("allow = [{ host = \"far.test\", private = true }]");
     assert_eq!(reason(&world.get("http://far.test/", "").await), "forbidden_address");
 }

@@ -61,6 +61,10 @@ async fn a_client_that_insists_on_tls_gets_it_from_the_boxs_own_authority() {
     assert_eq!(reason(&denied), "path_not_allowed");
     let fronted = world.inside(&target, "far.test", own, &ask("/ok", "other.test")).await.unwrap();
     assert_eq!(reason(&fronted), "host_mismatch");
+    let two_lengths =
+        "POST /ok HTTP/1.1\r\nHost: far.test\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let smuggled = world.inside(&target, "far.test", own, two_lengths).await.unwrap();
+    assert_eq!(reason(&smuggled), "ambiguous");
     let nested =
         world.inside(&target, "far.test", own, "CONNECT other.test:443 HTTP/1.1\r\nHost: other.test:443\r\n\r\n").await;
     assert_eq!(reason(&nested.unwrap()), "host_mismatch");
@@ -69,9 +73,9 @@ async fn a_client_that_insists_on_tls_gets_it_from_the_boxs_own_authority() {
         world.inside(&target, "far.test", &world.trust.pem, &ask("/ok", &target)).await.is_err(),
         "a pinned client"
     );
-    let records = world.records(6).await;
-    assert_eq!(records[4].denial, Some(Denial::SniMismatch));
-    assert!(records[5].failure.as_ref().unwrap().contains("certificate authority"), "{:?}", records[5]);
+    let records = world.records(7).await;
+    assert_eq!(records[5].denial, Some(Denial::SniMismatch));
+    assert!(records[6].failure.as_ref().unwrap().contains("certificate authority"), "{:?}", records[6]);
     assert_eq!(far.seen().len(), 1);
 }
 
@@ -168,6 +172,27 @@ async fn a_value_split_over_many_chunks_is_taken_out() {
     let answer = world.get(&format!("http://far.test:{}/", far.port), "").await;
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
     assert_eq!(body, format!("{}{}{}", "x".repeat(16_380), "*".repeat(CANARY.len()), "y".repeat(100)));
+}
+
+#[tokio::test]
+async fn a_switched_protocol_is_searched_as_well() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 1000];
+        let count = stream.read(&mut head).await.unwrap();
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(&[answer, &head[..count]].concat()).await.unwrap();
+    });
+    let _door = world.door(&bound(port, ", scheme = \"http\", upgrade = true"));
+    let headers = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let request = format!("GET http://far.test:{port}/ HTTP/1.1\r\nHost: far.test:{port}\r\n{headers}\r\n");
+    let answer = world.raw(request.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("authorization: Bearer ****"), "{answer}");
+    assert!(!answer.contains(CANARY));
 }
 
 #[tokio::test]

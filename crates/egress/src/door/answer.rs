@@ -12,7 +12,7 @@ use super::body::Body;
 use crate::denial::Denial;
 
 /// Names the reason of a refusal.
-const DENIED: HeaderName = HeaderName::from_static("x-chargehand-denied");
+pub(super) const DENIED: HeaderName = HeaderName::from_static("x-chargehand-denied");
 
 pub(super) fn empty() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed_unsync()

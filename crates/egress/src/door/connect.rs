@@ -17,7 +17,6 @@ use crate::audit::OpenRecord;
 use crate::decide::Tunnel;
 use crate::denial::Denial;
 use crate::inject::check_placeholders;
-use crate::resolve;
 use crate::target::{Authority, Target};
 
 pub(super) async fn answer_to(mut request: Request<Incoming>, session: &Arc<Session>) -> Response<Body> {
@@ -37,10 +36,10 @@ pub(super) async fn answer_to(mut request: Request<Incoming>, session: &Arc<Sess
             session.follow_with(Next::Open(Opened { upgrade, target, record }));
             answer::connected()
         }
-        Tunnel::Blind { entry, private } => {
+        Tunnel::Blind { entry, private, tls } => {
             record.allowed_by(&entry);
             let inner = &session.inner;
-            let addresses = match resolve::addresses(inner.resolver.as_ref(), &target, private, &inner.never).await {
+            let addresses = match inner.addresses(&target, private).await {
                 Ok(addresses) => addresses,
                 Err(denial) => {
                     record.denied(&denial);
@@ -50,7 +49,7 @@ pub(super) async fn answer_to(mut request: Request<Incoming>, session: &Arc<Sess
             match dial(inner, &session.activity, &target, &addresses).await {
                 Ok((upstream, address, meter)) => {
                     record.dialled(address, &meter);
-                    session.follow_with(Next::Blind(Blind { upgrade, upstream, target, record }));
+                    session.follow_with(Next::Blind(Blind { upgrade, upstream, target, tls, record }));
                     answer::connected()
                 }
                 Err(failure) => {

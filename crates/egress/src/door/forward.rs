@@ -26,7 +26,6 @@ use crate::inject::{check_placeholders, inject};
 use crate::list::Scheme;
 use crate::path::CleanPath;
 use crate::redact::{KnownValues, Mask, Redactor};
-use crate::resolve;
 use crate::target::{Authority, Target};
 
 /// What was decided about a request.
@@ -71,8 +70,7 @@ struct Answered {
 
 struct Switching {
     client: hyper::upgrade::OnUpgrade,
-    answer: Response<Incoming>,
-    upstream: Upstream,
+    answered: Answered,
 }
 
 async fn pass(
@@ -106,8 +104,7 @@ async fn pass(
             return Ok(passed(answer, kept, known, client, &allowed));
         }
     }
-    let addresses =
-        resolve::addresses(inner.resolver.as_ref(), &route.target, allowed.grant.private, &inner.never).await?;
+    let addresses = inner.addresses(&route.target, allowed.grant.private).await?;
     let mut upstream = match Upstream::open(inner, &session.activity, route, &addresses).await {
         Ok(upstream) => upstream,
         Err(failure) => return Ok(Passed::Failed(failure)),
@@ -127,10 +124,12 @@ fn passed(
     client: hyper::upgrade::OnUpgrade,
     allowed: &Allowed,
 ) -> Passed {
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS && allowed.switch.is_some() {
-        return Passed::Switch(Box::new(Switching { client, answer, upstream }));
+    let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS && allowed.switch.is_some();
+    let answered = Answered { answer, upstream, known };
+    if switches {
+        return Passed::Switch(Box::new(Switching { client, answered }));
     }
-    Passed::Answer(Box::new(Answered { answer, upstream, known }))
+    Passed::Answer(Box::new(answered))
 }
 
 /// Reads target and path in their one way and asks the list.
@@ -231,8 +230,7 @@ async fn prepare_headers(
     let Some(bound) = &allowed.grant.secret else { return Ok(None) };
     let unavailable = |detail: String| Denial::SecretUnavailable { name: bound.name.clone(), detail };
     let secret = session.inner.secrets.secret(&bound.name).await.map_err(|error| unavailable(error.to_string()))?;
-    let known =
-        KnownValues::new([(bound.name.clone(), secret.clone())]).map_err(|error| unavailable(error.to_string()))?;
+    let known = session.inner.compiled(&bound.name, &secret).map_err(|error| unavailable(error.to_string()))?;
     if known.occurs_in(allowed.path.sent().as_bytes()) {
         record.path("(it held the value of the secret)");
         return Err(unavailable("its value stands in the path".to_owned()));
@@ -277,6 +275,8 @@ fn deliver(answered: Answered, session: &Arc<Session>, mut record: OpenRecord) -
     let (mut parts, incoming) = answer.into_parts();
     record.status(parts.status.as_u16());
     headers::strip_hop_by_hop(&mut parts.headers);
+    // Only the door speaks for the door.
+    parts.headers.remove(answer::DENIED);
     if let Some(known) = &known {
         let encoding = parts.headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity");
         if let Some(encoding) = encoding {
@@ -311,12 +311,16 @@ fn redact_headers(headers: &mut HeaderMap, known: &KnownValues) {
 
 /// Hands both sides of a switched protocol to what follows.
 fn switch_over(switching: Switching, session: &Session, mut record: OpenRecord) -> Response<Body> {
-    let Switching { client, mut answer, upstream } = switching;
+    let Switching { client, answered: Answered { mut answer, upstream, known } } = switching;
     record.status(answer.status().as_u16());
     let far = hyper::upgrade::on(&mut answer);
     let mut response = Response::new(answer::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *response.headers_mut() = answer.headers().clone();
-    session.follow_with(Next::Switched(Switched { client, far, upstream, record }));
+    if let Some(known) = &known {
+        redact_headers(response.headers_mut(), known);
+    }
+    let redactor = Redactor::new(known.unwrap_or_default(), Mask::SameLength);
+    session.follow_with(Next::Switched(Switched { client, far, upstream, redactor, record }));
     response
 }

@@ -3,17 +3,15 @@
 //! hyper reads HTTP, and mends a head that has both `Transfer-Encoding` and `Content-Length` by
 //! dropping the length. Nothing can be smuggled by that, since every request is framed anew for the
 //! far side; still, whoever sends such a head tries something, and it should be refused and on record.
-//! The first head of a connection is looked at here; after it the connection is hyper's alone, and
+//! The first head of a connection (and of an opened tunnel) is looked at here; after it the connection is hyper's alone, and
 //! a mended head closes it. Absent: reading of bodies.
 
 use std::io;
 
-use tokio::io::AsyncReadExt as _;
-
-use super::serve::Client;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// Reads up to the end of the first head, or as much as there is of it.
-pub(super) async fn first_head(client: &mut Client, limit_bytes: usize) -> io::Result<Vec<u8>> {
+pub(super) async fn first_head<S: AsyncRead + Unpin>(client: &mut S, limit_bytes: usize) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(1024);
     while !is_whole(&head) && head.len() < limit_bytes {
         if client.read_buf(&mut head).await? == 0 {

@@ -49,6 +49,16 @@ impl Session {
         Arc::new(Self { inner, activity, over, next: Mutex::new(None), kept: Mutex::new(None) })
     }
 
+    /// The record of a request that can't be read.
+    fn unread(&self) -> OpenRecord {
+        let scheme = if self.over.is_some() { "https" } else { "http" };
+        let mut record = OpenRecord::new(&self.inner.book, "", scheme);
+        if let Some(target) = &self.over {
+            record.to(&target.host.to_string(), target.port);
+        }
+        record
+    }
+
     /// What the connection turns into after this answer.
     pub(super) fn follow_with(&self, next: Next) {
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(next);
@@ -83,7 +93,7 @@ pub(super) async fn connection(stream: UnixStream, inner: Arc<Inner>, turns: Arc
 }
 
 /// A refusal outside of hyper.
-async fn refuse(client: &mut Client, status: &str, denial: &Denial) {
+async fn refuse<S: AsyncWrite + Unpin>(client: &mut S, status: &str, denial: &Denial) {
     let text = format!("chargehand: refused ({}): {denial}\n", denial.code());
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\nx-chargehand-denied: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -95,20 +105,9 @@ async fn refuse(client: &mut Client, status: &str, denial: &Denial) {
     let _ = client.shutdown().await;
 }
 
-async fn serve(mut client: Client, inner: Arc<Inner>, activity: Arc<Activity>) {
-    let Ok(Ok(head)) = timeout(inner.limits.head, framing::first_head(&mut client, inner.limits.head_bytes)).await
-    else {
-        return;
-    };
-    if let Some(detail) = framing::ambiguity(&head) {
-        let denial = Denial::Ambiguous { detail: detail.to_owned() };
-        OpenRecord::new(&inner.book, "", "http").denied(&denial);
-        return refuse(&mut client, "400 Bad Request", &denial).await;
-    }
-    let (reader, writer) = tokio::io::split(client);
-    let stream = tokio::io::join(Cursor::new(head).chain(reader), writer);
+async fn serve(client: Client, inner: Arc<Inner>, activity: Arc<Activity>) {
     let session = Session::new(inner, activity, None);
-    match requests(stream, &session).await {
+    match requests(client, &session).await {
         Some(Next::Open(opened)) => {
             if let Some((stream, target)) = tunnel::open(opened, &session).await {
                 let inside = Session::new(Arc::clone(&session.inner), Arc::clone(&session.activity), Some(target));
@@ -124,11 +123,20 @@ async fn serve(mut client: Client, inner: Arc<Inner>, activity: Arc<Activity>) {
 }
 
 /// Serves requests until the connection ends or turns into something else.
-async fn requests<S>(stream: S, session: &Arc<Session>) -> Option<Next>
+async fn requests<S>(mut stream: S, session: &Arc<Session>) -> Option<Next>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = &session.inner.limits;
+    let head = timeout(limits.head, framing::first_head(&mut stream, limits.head_bytes)).await.ok()?.ok()?;
+    if let Some(detail) = framing::ambiguity(&head) {
+        let denial = Denial::Ambiguous { detail: detail.to_owned() };
+        session.unread().denied(&denial);
+        refuse(&mut stream, "400 Bad Request", &denial).await;
+        return None;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    let stream = tokio::io::join(Cursor::new(head).chain(reader), writer);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -144,12 +152,7 @@ where
         && error.is_parse()
     {
         let detail = "it is not HTTP/1, or its head is too large".to_owned();
-        let scheme = if session.over.is_some() { "https" } else { "http" };
-        let mut record = OpenRecord::new(&session.inner.book, "", scheme);
-        if let Some(target) = &session.over {
-            record.to(&target.host.to_string(), target.port);
-        }
-        record.denied(&Denial::Ambiguous { detail });
+        session.unread().denied(&Denial::Ambiguous { detail });
     }
     session.next.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

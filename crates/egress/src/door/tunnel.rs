@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
@@ -20,12 +20,13 @@ use crate::audit::OpenRecord;
 use crate::denial::Denial;
 use crate::hello::{Hello, MAX_HELLO_BYTES, read_hello};
 use crate::meter::Metered;
+use crate::redact::Redactor;
 use crate::target::{Host, Target};
 
-/// The port on which nothing but TLS passes a blind tunnel.
-const TLS_PORT: u16 = 443;
 /// How long a hello may take.
 const HELLO: Duration = Duration::from_secs(30);
+/// How much of a switched protocol is read at once.
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// What follows after an answer.
 pub(super) enum Next {
@@ -39,6 +40,8 @@ pub(super) struct Blind {
     pub upgrade: OnUpgrade,
     pub upstream: Metered<TcpStream>,
     pub target: Target,
+    /// Whether it has to be TLS.
+    pub tls: bool,
     pub record: OpenRecord,
 }
 
@@ -54,48 +57,42 @@ pub(super) struct Switched {
     pub client: OnUpgrade,
     pub far: OnUpgrade,
     pub upstream: Upstream,
+    /// Takes the secret out of what the far side says.
+    pub redactor: Redactor,
     pub record: OpenRecord,
 }
 
 /// Carries a blind tunnel to its end.
 pub(super) async fn blind(blind: Blind) {
-    let Blind { upgrade, mut upstream, target, mut record } = blind;
+    let Blind { upgrade, mut upstream, target, tls, mut record } = blind;
     let Ok(client) = upgrade.await else { return };
     let mut client = TokioIo::new(client);
-    match first_bytes(&mut client, &upstream, &target).await {
-        Ok(first) => {
-            if upstream.write_all(&first).await.is_ok() {
-                // How it ends is no matter: either side may just go.
-                let _ = copy_bidirectional(&mut client, &mut upstream).await;
-            }
+    if tls {
+        let hello = match allowed_hello(&mut client, &target).await {
+            Ok(Some(hello)) => hello,
+            Ok(None) => return,
+            Err(denial) => return record.denied(&denial),
+        };
+        if upstream.write_all(&hello).await.is_err() {
+            return;
         }
-        Err(denial) => record.denied(&denial),
     }
+    // How it ends is no matter: either side may just go.
+    let _ = copy_bidirectional(&mut client, &mut upstream).await;
 }
 
-/// The first bytes of the box, once they are known to be allowed.
-async fn first_bytes(
-    client: &mut TokioIo<Upgraded>,
-    upstream: &Metered<TcpStream>,
-    target: &Target,
-) -> Result<Vec<u8>, Denial> {
+/// The first bytes of the box, once they are known to be a hello to the tunnel's host. Nothing is
+/// passed on before. `None` if the box goes away or stays silent.
+async fn allowed_hello(client: &mut TokioIo<Upgraded>, target: &Target) -> Result<Option<Vec<u8>>, Denial> {
     let mut bytes = Vec::with_capacity(2048);
     loop {
-        let read = async { timeout(HELLO, client.read_buf(&mut bytes)).await };
-        let count = if target.port == TLS_PORT {
-            read.await
-        } else {
-            // On other ports the far side may be the one that speaks first.
-            tokio::select! {
-                count = read => count,
-                _ = upstream.stream().readable() => return Ok(bytes),
-            }
-        };
-        let Ok(Ok(1..)) = count else { return Ok(Vec::new()) };
+        match timeout(HELLO, client.read_buf(&mut bytes)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) | Err(_) => return Ok(None),
+        }
         match read_hello(&bytes) {
             Hello::NeedMore if bytes.len() < MAX_HELLO_BYTES => {}
-            Hello::Named(name) => return agree(name.as_deref(), target).map(|()| bytes),
-            Hello::NotTls if target.port != TLS_PORT => return Ok(bytes),
+            Hello::Named(name) => return agree(name.as_deref(), target).map(|()| Some(bytes)),
             Hello::NotTls => return Err(Denial::NotTls),
             Hello::NeedMore | Hello::Broken => {
                 return Err(Denial::Ambiguous { detail: "its TLS hello can't be read".to_owned() });
@@ -150,7 +147,7 @@ pub(super) async fn open(opened: Opened, session: &Arc<Session>) -> Option<(Insi
 
 /// Carries a switched protocol to its end.
 pub(super) async fn switched(switched: Switched) {
-    let Switched { client, far, mut upstream, record } = switched;
+    let Switched { client, far, mut upstream, mut redactor, record } = switched;
     let both = async { Some((client.await.ok()?, far.await.ok()?)) };
     let mut both = std::pin::pin!(both);
     let both = std::future::poll_fn(|cx| {
@@ -158,7 +155,29 @@ pub(super) async fn switched(switched: Switched) {
         both.as_mut().poll(cx)
     });
     if let Some((client, far)) = both.await {
-        let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(far)).await;
+        let (mut from_box, mut to_box) = tokio::io::split(TokioIo::new(client));
+        let (mut from_far, mut to_far) = tokio::io::split(TokioIo::new(far));
+        let up = tokio::io::copy(&mut from_box, &mut to_far);
+        // Either side's end is the end: there is no half of a websocket.
+        tokio::select! {
+            _ = up => {}
+            () = copy_redacted(&mut from_far, &mut to_box, &mut redactor) => {}
+        }
     }
     drop(record);
+}
+
+async fn copy_redacted<R, W>(from: &mut R, to: &mut W, redactor: &mut Redactor)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Ok(count @ 1..) = from.read(&mut chunk).await {
+        let out = redactor.push(chunk.get(..count).unwrap_or_default());
+        if to.write_all(&out).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+    let _ = to.write_all(&redactor.finish()).await;
 }

@@ -159,7 +159,8 @@ impl Upstream {
         let (stream, address, meter) = dial(inner, activity, &route.target, addresses).await?;
         let http = |source| Failure::Http { host: host(), source };
         let (sender, driver) = match route.scheme {
-            Scheme::Http => {
+            // Nothing is asked by HTTP where an entry says `tcp`.
+            Scheme::Http | Scheme::Tcp => {
                 let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
                 (sender, Box::pin(driver.with_upgrades()) as Pin<Box<dyn Future<Output = _> + Send>>)
             }

@@ -205,7 +205,7 @@ pub struct World {
     pub trust: Trust,
     pub authority: Arc<BoxAuthority>,
     pub limits: Limits,
-    pub never: Vec<IpAddr>,
+    pub never: Vec<SocketAddr>,
     pub known: KnownValues,
 }
 
