@@ -157,12 +157,13 @@ pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
     let boxes = Arc::new(sandboxes(settings)?);
     let forge = Arc::new(forge::BuiltIn::new(forge_config(settings)).await?);
     let models = Arc::new(ConfiguredModels { settings: settings.clone(), built: Mutex::default() });
-    let outside = orchestrator::Outside::new(
+    let mut outside = orchestrator::Outside::new(
         settings.outside.resolver(),
         settings.outside.trust(),
         vault.clone(),
         settings.data_dir.join("doors"),
     );
+    outside.never.extend(settings.listen);
     let mut engine_settings = orchestrator::Settings::new(scratch);
     engine_settings.network = settings.outside.network.clone();
     engine_settings.environments = settings.outside.environments(&settings.data_dir);

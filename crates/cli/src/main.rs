@@ -28,10 +28,8 @@ use terminal::Screen;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    let rest = argv.get(2..).unwrap_or_default();
     match argv.get(1).and_then(|word| word.to_str()) {
         Some(sandbox::local::LAUNCHER_WORD) => std::process::exit(sandbox::local::launcher_main()),
-        Some(sandbox::local::HAND_WORD) => std::process::exit(hand::main(rest)),
         _ => {}
     }
     let wants_json = argv.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json");

@@ -251,6 +251,12 @@ pub enum EffectResult {
         key: Digest,
         /// Its snapshot's layers, lowest first.
         layers: Vec<Digest>,
+        /// Variables that its image wants in every box.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        env: Vec<(String, String)>,
+        /// Remarks on it, for people.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
         /// Whether an earlier build was found.
         reused: bool,
         /// How long it took.

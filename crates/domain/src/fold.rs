@@ -230,7 +230,7 @@ fn change(task: &mut Task, envelope: &Envelope) {
         Event::Noted { text } => task.notes.push(text.clone()),
         Event::GatesChosen { gates, .. } => task.gates = Some(gates.clone()),
         Event::EnvironmentChosen { environment } => {
-            task.environment = Some(TaskEnvironment { choice: environment.clone(), layers: None });
+            task.environment = Some(TaskEnvironment { choice: environment.clone(), layers: None, env: Vec::new() });
         }
         Event::AttemptStarted { attempt } => {
             task.state = TaskState::Working;
@@ -418,10 +418,12 @@ fn effect_ended(task: &mut Task, envelope: &Envelope, effect: &Effect, result: &
             task.judgement = None;
             task.decision = None;
         }
-        (_, EffectResult::EnvironmentBuilt { layers, .. }) => {
+        (_, EffectResult::EnvironmentBuilt { layers, env, notes, .. }) => {
             if let Some(environment) = &mut task.environment {
                 environment.layers = Some(layers.clone());
+                environment.env.clone_from(env);
             }
+            task.notes.extend(notes.iter().cloned());
         }
         (Effect::Snapshot { attempt, turn, .. }, EffectResult::SnapshotTaken { layers, .. }) => {
             if let Some(current) = task.attempt.as_mut().filter(|current| current.number == *attempt) {

@@ -64,4 +64,7 @@ pub struct TaskEnvironment {
     /// The snapshot in which attempts and gates start, once it is built: lowest layer first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Vec<Digest>>,
+    /// Variables that its image wants in every box.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<(String, String)>,
 }

@@ -13,6 +13,7 @@ use crate::collect::Collecting;
 use crate::failure::Failure;
 use crate::handle::{Handle, TaskDiff};
 use crate::hub::project_of;
+use crate::place::place_of;
 use crate::request::ForkError;
 
 impl Handle {
@@ -47,7 +48,7 @@ impl Handle {
         let name = format!("look-{:x}", ports.random.bits());
         let id = SandboxId::parse(&format!("{}-{name}", task.id)).map_err(|error| Failure::infra(error.to_string()))?;
         let snapshot = sandbox::SnapshotRef { layers: files.layers.clone() };
-        let place = self.shared.places.of(ports, settings, project, &task.spec.repo.base).await?;
+        let place = place_of(&self.shared, project, task).await?;
         let started = ports.boxes.start(place.spec(&id, snapshot)).await;
         let owner = TaskId::from_random(seed(&task.id));
         let collected = match &started {

@@ -6,7 +6,7 @@
 //! may pass (`network`), and how (`egress`).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub struct Outside {
     /// Who is trusted.
     pub trust: Trust,
     /// Addresses that no list opens: those on which this server itself listens.
-    pub never: Vec<IpAddr>,
+    pub never: Vec<SocketAddr>,
     /// Secrets.
     pub vault: Arc<Vault>,
     /// A private folder for the doors' sockets.
@@ -91,8 +91,12 @@ impl Outside {
 /// For whom a door is.
 pub(crate) struct Wish<'a> {
     pub(crate) sandbox: &'a SandboxId,
+    /// In whose name certificates for the box are made; a box with several doors has one authority.
+    pub(crate) issuer: &'a SandboxId,
     /// What the recipe lists.
     pub(crate) allow: &'a [Allow],
+    /// What the box's programs are told of: what is listed here or at another of its doors.
+    pub(crate) told: &'a [Allow],
     /// The repository, as secrets are scoped to it.
     pub(crate) repo: &'a str,
     /// The environment, as secrets are scoped to it: `setup` while one is built.
@@ -151,6 +155,7 @@ pub(crate) async fn open(
     let lines = outside.vault.for_box(wish.repo, wish.environment).await;
     let lines = lines.map_err(|error| Failure::infra(error.to_string()))?;
     let listed = network::list(wish.allow, &lines, settings).map_err(by_user)?;
+    let told_lines = lines.clone();
     let names: Vec<String> = listed.list.secret_names().map(str::to_owned).collect();
     let lines: BTreeMap<String, SecretLine> = lines
         .into_iter()
@@ -166,10 +171,11 @@ pub(crate) async fn open(
     let known = KnownValues::new(values).map_err(|error| by_user(error.to_string()))?;
     let now = clock.now();
     let folder = outside.folder_of(wish.sandbox);
-    let authority = Arc::new(authority(&folder, wish.sandbox, now)?);
+    let authority = Arc::new(authority(&outside.folder_of(wish.issuer), wish.issuer, now)?);
+    let told = network::list(wish.told, &told_lines, settings).map_err(by_user)?;
     let (system, proxy) = ((outside.trust.bundle)(), SocketAddr::from(([127, 0, 0, 1], BOX_PORT)));
     let box_settings = egress::box_settings(&egress::BoxSettingsFor {
-        list: &listed.list,
+        list: &told.list,
         proxy,
         folder: BOX_FOLDER,
         authority_pem: Some(authority.certificate_pem()),

@@ -16,6 +16,7 @@ use policy::LandPermit;
 use sandbox::Sandbox;
 
 use crate::boxes;
+use crate::builds;
 use crate::collect::{Collecting, commit_message};
 use crate::doors;
 use crate::environment::Ground;
@@ -32,7 +33,7 @@ pub(crate) struct Performance<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) settings: &'a Settings,
     pub(crate) project: &'a Project,
-    pub(crate) place: &'a Place,
+    pub(crate) place: &'a Arc<Place>,
     pub(crate) log: &'a TaskLog,
     pub(crate) task: &'a Task,
     pub(crate) id: &'a EffectId,
@@ -65,12 +66,26 @@ pub(crate) async fn perform(performance: &Performance<'_>, effect: &Effect) -> R
         Effect::Snapshot { sandbox, turn, .. } => {
             files::finish_snapshot(&performance.ground(), performance.task, sandbox, *turn).await
         }
-        Effect::BuildEnvironment { .. }
-        | Effect::OpenSandbox { .. }
-        | Effect::CallModel { .. }
-        | Effect::RunTool { .. }
-        | Effect::RunCommand { .. } => Err(Failure::infra(format!("`{}` is not performed here", effect.name()))),
+        Effect::BuildEnvironment { .. } => build_environment(performance).await,
+        Effect::OpenSandbox { .. } | Effect::CallModel { .. } | Effect::RunTool { .. } | Effect::RunCommand { .. } => {
+            Err(Failure::infra(format!("`{}` is not performed here", effect.name())))
+        }
     }
+}
+
+async fn build_environment(performance: &Performance<'_>) -> Result<EffectResult, Failure> {
+    let (shared, task) = (performance.shared, performance.task);
+    let clock = &shared.ports.clock;
+    let begun = clock.now();
+    let show = |text: &str| {
+        shared.live.tell(&task.id, Live::Output { source: "environment".to_owned(), text: text.to_owned() })
+    };
+    let wanted = builds::wanted(shared, performance.project, performance.place, &task.spec.repo.base).await?;
+    let ready = builds::ensure(shared, wanted, &show).await?;
+    let duration_ms = u64::try_from(clock.now().duration_since(begun).as_millis()).unwrap_or(0);
+    let (key, reused) = (ready.key, ready.reused);
+    let (layers, env, notes) = (ready.snapshot.layers, ready.env, ready.notes);
+    Ok(EffectResult::EnvironmentBuilt { key, layers, env, notes, reused, duration_ms })
 }
 
 async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure> {

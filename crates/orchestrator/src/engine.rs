@@ -8,13 +8,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use domain::id::TaskId;
+use domain::id::{Digest, TaskId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::builds;
 use crate::environment::Turns;
+use crate::failure::Failure;
 use crate::handle::{Handle, Shared, no_boxes};
 use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
@@ -57,6 +59,7 @@ impl Engine {
             places: Places::default(),
             turns: Turns::default(),
             reporters: Mutex::default(),
+            works: Mutex::default(),
             wake,
             no_boxes,
         });
@@ -71,6 +74,7 @@ impl Engine {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), store::ReadError> {
         let unfinished = self.shared.ports.store.index.unfinished().await?;
         self.remove_orphans(&unfinished).await;
+        self.recover_builds();
         let mut running = Running::new();
         let mut loops: JoinSet<()> = JoinSet::new();
         for id in unfinished {
@@ -99,6 +103,8 @@ impl Engine {
             }
         }
         loops.shutdown().await;
+        let mut works = std::mem::take(&mut *self.shared.works());
+        works.shutdown().await;
         // Doors close with the loops; what passed them last is still being written down.
         let mut reporters = std::mem::take(&mut *self.shared.reporters());
         let written = async { while reporters.join_next().await.is_some() {} };
@@ -136,10 +142,35 @@ impl Engine {
     /// Layers that no box uses and that nobody asked for since the call before: the disk holds the
     /// bases that are worked on, not all that ever were.
     async fn remove_layers(&self) {
-        match self.shared.ports.boxes.retain_layers(&HashSet::new()).await {
+        let keep = match self.kept_layers().await {
+            Ok(keep) => keep,
+            Err(failure) => {
+                tracing::warn!(why = failure.message, "layers are left alone");
+                return;
+            }
+        };
+        match self.shared.ports.boxes.retain_layers(&keep).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed layers that nobody uses"),
             Err(error) => tracing::warn!(%error, "layers could not be removed"),
+        }
+    }
+
+    /// Layers that outlast their use: those of environments.
+    async fn kept_layers(&self) -> Result<HashSet<Digest>, Failure> {
+        let removed = self.shared.collect_environments(false).await?;
+        if !removed.records.is_empty() {
+            tracing::info!(removed = removed.records.len(), "removed environments that nobody used lately");
+        }
+        Ok(builds::registry(&self.shared)?.layers()?)
+    }
+
+    /// Builds that were under way when the program ended.
+    fn recover_builds(&self) {
+        let recovered =
+            builds::registry(&self.shared).and_then(|registry| Ok(registry.recover(self.shared.ports.clock.now())?));
+        if let Err(failure) = recovered {
+            tracing::warn!(why = failure.message, "the list of environments can't be read");
         }
     }
 

@@ -90,9 +90,8 @@ pub(crate) async fn no_boxes(boxes: &dyn sandbox::Provider) -> Option<String> {
     let capabilities = boxes.probe().await;
     let fatal = capabilities.problems.iter().filter(|problem| problem.fatal);
     let problems: Vec<String> = fatal.map(ToString::to_string).collect();
-    (!capabilities.usable).then(|| {
-        format!("this machine can't run sandboxes: {}. `chargehand doctor` tells more", problems.join("; "))
-    })
+    (!capabilities.usable)
+        .then(|| format!("this machine can't run sandboxes: {}. `chargehand doctor` tells more", problems.join("; ")))
 }
 
 /// What handle and engine share.
@@ -106,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     /// What writes down what passes doors; each ends with its door.
     pub(crate) reporters: Mutex<JoinSet<()>>,
+    /// Work that nobody waits for: builds behind tasks that go on with an earlier environment.
+    pub(crate) works: Mutex<JoinSet<()>>,
     pub(crate) wake: mpsc::UnboundedSender<TaskId>,
     /// Why this machine can't run boxes, as far as is known.
     pub(crate) no_boxes: Mutex<Option<String>>,
@@ -119,6 +120,13 @@ impl Shared {
         let found = no_boxes(&*self.ports.boxes).await;
         self.no_boxes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&found);
         found
+    }
+
+    /// Work that nobody waits for.
+    pub(crate) fn works(&self) -> MutexGuard<'_, JoinSet<()>> {
+        let mut works = self.works.lock().unwrap_or_else(PoisonError::into_inner);
+        while works.try_join_next().is_some() {}
+        works
     }
 
     /// What writes down what passes doors, without those that are done.

@@ -12,6 +12,8 @@
 //! knowledge of which store, sandbox, forge or model stands behind a port.
 
 mod boxes;
+mod builds;
+mod catalog;
 mod choice;
 mod collect;
 mod compare;
@@ -33,6 +35,7 @@ mod ports;
 mod request;
 mod run;
 
+pub use catalog::{EnvironmentError, RecipeView};
 pub use doors::{Outside, Trust};
 pub use engine::Engine;
 pub use handle::{DiffFile, Handle, TaskDiff};

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use domain::effect::{FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest, SandboxId};
 use domain::step::{EnvironmentChoice, RecipeSource};
+use domain::task::Task;
 use forge::Project;
 use sandbox::environment::key::ToolchainIdentity;
 use sandbox::environment::recipe::Permitted;
@@ -19,6 +20,7 @@ use sandbox::{Limits, ReadOnlyBind, Root, SnapshotRef, StartSpec};
 
 use crate::boxes::WORKSPACE;
 use crate::failure::Failure;
+use crate::handle::Shared;
 use crate::ports::{Ports, Settings};
 
 /// Most bytes of a file that is read here.
@@ -44,12 +46,14 @@ pub struct EnvironmentSettings {
 }
 
 /// A recipe, and what follows from it for every box.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) chosen: Chosen,
     pub(crate) choice: EnvironmentChoice,
     pub(crate) binds: Vec<ReadOnlyBind>,
     pub(crate) limits: Limits,
+    /// Variables that the environment's image wants; the recipe's own win.
+    image_env: Vec<(String, String)>,
 }
 
 impl Place {
@@ -68,7 +72,7 @@ impl Place {
         };
         let binds = recipe.binds(&settings.environments.permitted)?;
         let limits = recipe.limits.within(settings.limits);
-        Ok(Self { choice, binds, limits, chosen })
+        Ok(Self { choice, binds, limits, image_env: Vec::new(), chosen })
     }
 
     /// The recipe.
@@ -83,11 +87,12 @@ impl Place {
 
     /// What a box starts with, without a way out.
     pub(crate) fn spec(&self, id: &SandboxId, snapshot: SnapshotRef) -> StartSpec {
+        let own = self.recipe().env.iter().map(|(name, value)| (name.clone(), value.clone()));
         StartSpec {
             id: id.clone(),
             snapshot,
             limits: self.limits,
-            env: self.recipe().env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+            env: self.image_env.iter().cloned().chain(own).collect(),
             binds: self.binds.clone(),
             workdir: PathBuf::from(WORKSPACE),
             root: self.root(),
@@ -129,6 +134,16 @@ impl Places {
     fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<(Digest, CommitSha), Arc<Place>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The place of a task's boxes, with what the image of its environment wants.
+pub(crate) async fn place_of(shared: &Shared, project: &Project, task: &Task) -> Result<Arc<Place>, Failure> {
+    let place = shared.places.of(&shared.ports, &shared.settings, project, &task.spec.repo.base).await?;
+    let image_env = task.environment.as_ref().map(|environment| environment.env.as_slice()).unwrap_or_default();
+    if image_env.is_empty() {
+        return Ok(place);
+    }
+    Ok(Arc::new(Place { image_env: image_env.to_vec(), ..(*place).clone() }))
 }
 
 /// Reads the recipe at a commit.

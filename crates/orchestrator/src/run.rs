@@ -37,7 +37,7 @@ use crate::hub::project_of;
 use crate::journal::{TaskJournal, after_ms, sleep_until};
 use crate::live::Live;
 use crate::log::{RecordError, TaskLog};
-use crate::place::Place;
+use crate::place::{Place, place_of};
 use crate::ports::Settings;
 
 /// Pause after a store error, before the loop looks again.
@@ -363,7 +363,7 @@ impl Runner {
         };
         let (shared, settings) = (&self.shared, &self.settings);
         let performed = async {
-            let place = shared.places.of(&shared.ports, settings, project, &task.spec.repo.base).await?;
+            let place = place_of(shared, project, task).await?;
             let log = &self.log;
             let performance = Performance { shared, settings, project, place: &place, log, task, id, gate_box, permit };
             perform(&performance, effect).await
@@ -438,9 +438,10 @@ impl Runner {
         sandbox: &SandboxId,
     ) -> Result<(Arc<Place>, Option<OpenDoor>), Failure> {
         let shared = &self.shared;
-        let place = shared.places.of(&shared.ports, &self.settings, project, &task.spec.repo.base).await?;
+        let place = place_of(shared, project, task).await?;
         let repo = &task.spec.repo.origin;
-        let wish = doors::Wish { sandbox, allow: &place.recipe().task_network, repo, environment: None };
+        let allow = &place.recipe().task_network;
+        let wish = doors::Wish { sandbox, issuer: sandbox, allow, told: allow, repo, environment: None };
         let door = doors::open(shared, &wish, Some(self.log.clone())).await?;
         Ok((place, door))
     }

@@ -245,9 +245,10 @@ impl Story {
                 out.line(Line::new().dim(format!("  · {word}, {}", duration(*duration_ms))));
             }
             EffectResult::SandboxClosed | EffectResult::SnapshotTaken { .. } => {}
-            EffectResult::EnvironmentBuilt { reused, duration_ms, .. } => {
+            EffectResult::EnvironmentBuilt { reused, duration_ms, notes, .. } => {
                 let word = if *reused { "found, built before" } else { "built" };
                 out.line(ending(true, &format!("{word}, {}", duration(*duration_ms))));
+                notes.iter().for_each(|note| remark(note, out));
             }
             EffectResult::Collected { commit, notes } => {
                 match commit {
