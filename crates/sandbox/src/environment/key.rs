@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use domain::id::Digest;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::recipe::Recipe;
@@ -70,6 +71,20 @@ pub fn environment_key(parts: KeyParts<'_>) -> Digest {
     Digest::of(&serde_json::to_vec(&described).unwrap_or_default())
 }
 
+/// The key as it is at a time: where the recipe wants a rebuild every so many hours, it is another
+/// one in each such span, so that the earlier environment becomes the last good one by itself.
+#[must_use]
+pub fn environment_key_at(parts: KeyParts<'_>, now: Timestamp) -> Digest {
+    let key = environment_key(parts);
+    match parts.recipe.rebuild.every_h.filter(|hours| *hours > 0) {
+        None => key,
+        Some(hours) => {
+            let span = now.as_second().div_euclid(i64::from(hours) * 3600);
+            Digest::of(format!("{key}\nin span {span} of {hours} hours").as_bytes())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::recipe::SetupCommand;
@@ -96,5 +111,21 @@ mod tests {
         ];
         let keys: std::collections::HashSet<Digest> = others.map(environment_key).into_iter().chain([key]).collect();
         assert_eq!(keys.len(), 7);
+    }
+
+    #[test]
+    fn with_a_schedule_the_key_is_another_one_in_each_span_and_without_one_never() {
+        use super::super::recipe::Rebuild;
+        let at = |hour: i64| Timestamp::from_second(1_800_000_000 / 86_400 * 86_400 + hour * 3600 + 7).unwrap();
+        let checkout = Digest::of(b"a");
+        let key = |every_h, hour| {
+            let rebuild = Rebuild { every_h, when_branch_moves: true };
+            let recipe = Recipe { rebuild, ..Recipe::default() };
+            let parts = KeyParts { recipe: &recipe, base: None, toolchains: &[], checkout: &checkout, provider: "x" };
+            environment_key_at(parts, at(hour))
+        };
+        assert_eq!(key(Some(24), 0), key(Some(24), 23));
+        assert_ne!(key(Some(24), 23), key(Some(24), 24));
+        assert_eq!(key(None, 0), key(None, 1000));
     }
 }

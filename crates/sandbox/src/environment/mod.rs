@@ -41,5 +41,5 @@ mod unpack;
 pub mod values;
 
 pub use choose::{Chosen, Origin, Sources, choose};
-pub use key::{KeyParts, environment_key};
+pub use key::{KeyParts, environment_key, environment_key_at};
 pub use recipe::{Allow, Base, Host, Note, Recipe, RecipeError, SecretUse, SetupCommand, SetupNetwork};

@@ -274,12 +274,15 @@ fn a_step_has_the_way_out_that_is_its_own_and_the_next_one_has_none() {
         let below = world.snapshot(&[("hello.txt", "x")]).await;
         let mut wanted = build_spec("a", &below, &[ASK, ASK]);
         wanted.steps[0].door = Some(door);
+        wanted.steps[0].command.run = format!("cat /run/door/ca.pem; {ASK}");
+        wanted.files = vec![("/run/door/ca.pem".into(), b"certificate\n".to_vec())];
         let (done, log) = built(world, &wanted).await;
-        done.unwrap();
+        let fork = world.start(spec("fork", &done.unwrap().snapshot)).await.sandbox;
+        assert_eq!(world.sh(&fork, "ls -A /run").await.text(), "", "what setup needed stayed");
         assert_eq!(&answers.join().unwrap(), b"ask");
         let said: Vec<&str> =
             log.lines().filter(|line| !line.contains("socket") && !line.contains("sendall")).collect();
-        assert_eq!(said, ["answer from outside", "none"]);
+        assert_eq!(said, ["certificate", "answer from outside", "none"]);
     });
 }
 
