@@ -33,6 +33,15 @@ struct Ending {
     looks_with_kill: u32,
 }
 
+/// What all commands of a box have in common.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// Their environment, before what each adds.
+    pub env: Vec<(String, String)>,
+    /// The largest file that they may write.
+    pub file_bytes: Option<u64>,
+}
+
 /// A command that was started.
 #[derive(Debug)]
 pub struct Started {
@@ -52,10 +61,11 @@ pub struct Started {
 
 impl Started {
     /// Starts a command. The error is the text for [`Ended::NotStarted`].
-    pub fn start(request: &ExecStart, file_bytes: Option<u64>, now: Instant) -> Result<Self, String> {
+    pub fn start(request: &ExecStart, around: &Surroundings, now: Instant) -> Result<Self, String> {
         let (program, arguments) = request.argv.split_first().ok_or("the command is empty")?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env_clear().envs(around.env.iter().map(|(name, value)| (name, value)));
         command.envs(request.env.iter().map(|(name, value)| (name, value)));
         command.env(EXEC_MARK, &request.exec_id);
         if let Some(folder) = &request.cwd {
@@ -64,7 +74,7 @@ impl Started {
             }
             command.current_dir(folder);
         }
-        os::as_command(&mut command, file_bytes);
+        os::as_command(&mut command, around.file_bytes);
         let mut child =
             command.spawn().map_err(|source| format!("cannot start {}: {source}", program.to_string_lossy()))?;
         let leader = i32::try_from(child.id()).unwrap_or(i32::MAX);
@@ -81,7 +91,7 @@ impl Started {
             began: now,
             deadline: now + Duration::from_millis(request.time_limit_ms).min(A_YEAR),
             grace: Duration::from_millis(request.grace_ms).min(A_YEAR),
-            limits_files: file_bytes.is_some(),
+            limits_files: around.file_bytes.is_some(),
             exit: None,
             ending: None,
             output,

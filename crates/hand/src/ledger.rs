@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use crate::command::Started;
+use crate::command::{Started, Surroundings};
 use crate::os::ExitStatus;
 use crate::wire::{Ended, ExecOutcome, ExecStart, Failure, FailureCode};
 
@@ -72,14 +72,14 @@ pub struct Ledger {
     /// Bytes that these keep.
     kept: u64,
     space: Vec<u8>,
-    /// Largest file that a command may write.
-    file_bytes: Option<u64>,
+    /// What all commands have in common.
+    around: Surroundings,
 }
 
 impl Ledger {
-    /// An empty ledger; commands write files of at most `file_bytes`.
-    pub fn new(file_bytes: Option<u64>) -> Self {
-        Self { file_bytes, ..Self::default() }
+    /// An empty ledger.
+    pub fn new(around: Surroundings) -> Self {
+        Self { around, ..Self::default() }
     }
 
     /// Starts a command, or finds the one with this id. True if it was there before.
@@ -100,7 +100,7 @@ impl Ledger {
                 message: "an exec id has 1 to 200 bytes and no NUL".into(),
             });
         }
-        let item = match Started::start(request, self.file_bytes, now) {
+        let item = match Started::start(request, &self.around, now) {
             Ok(started) => Item { fingerprint, started: Some(started), outcome: None },
             Err(message) => Item {
                 fingerprint,
@@ -173,7 +173,7 @@ impl Ledger {
 
     /// Brings every command forward.
     pub fn step(&mut self, now: Instant) {
-        let Self { items, busy, keeping, kept, space, file_bytes: _ } = self;
+        let Self { items, busy, keeping, kept, space, around: _ } = self;
         busy.retain(|exec_id| {
             let Some(item) = items.get_mut(exec_id) else { return false };
             let Some(started) = &mut item.started else { return false };
@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_the_oldest_output_goes_but_not_what_is_followed_and_not_the_latest() {
-        let mut ledger = Ledger::default();
+        let env = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+        let mut ledger = Ledger::new(Surroundings { env, file_bytes: None });
         for id in ["a", "b", "c"] {
             run(&mut ledger, id, 10 << 20);
         }

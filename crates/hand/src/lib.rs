@@ -30,7 +30,7 @@
 
 mod command;
 pub mod door;
-pub mod entry;
+mod entry;
 mod files;
 pub mod frame;
 mod ledger;
@@ -42,4 +42,4 @@ mod spool;
 mod tree;
 pub mod wire;
 
-pub use entry::main;
+pub use entry::{Setup, run};

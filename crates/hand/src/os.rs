@@ -1,9 +1,9 @@
-//! The few system calls that the safe wrappers lack: signal descriptors, signalling everybody,
-//! taking over an inherited descriptor. Absent: everything that rustix or the standard library has.
+//! The few system calls that the safe wrappers lack: signal descriptors, signalling everybody, the
+//! last steps before a command. Absent: everything that rustix or the standard library has.
 #![expect(unsafe_code, reason = "thin wrappers over libc, each with its argument for soundness")]
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd};
 
 /// Blocks SIGCHLD for this process and gives a descriptor that becomes readable when one is due.
 pub fn child_signals() -> io::Result<OwnedFd> {
@@ -27,25 +27,7 @@ pub fn drain(signals: &OwnedFd) {
     while matches!(rustix::io::read(signals, &mut space), Ok(read) if read > 0) {}
 }
 
-/// Takes over a descriptor that this process was started with.
-///
-/// # Errors
-/// If there is no such descriptor.
-pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 3 {
-        return Err(io::Error::other("descriptors 0 to 2 are not handed over"));
-    }
-    // SAFETY: the entry point calls this once, before anything else opened a descriptor, with the
-    // number that the launcher put on the command line; fcntl proves that it is open.
-    unsafe {
-        if libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
-}
-
-/// What this process is called in lists of processes; its program may have been started by another.
+/// What this process is called in lists of processes.
 pub fn name_process(name: &std::ffi::CStr) {
     // SAFETY: the name is a C string; the kernel copies at most 16 bytes of it.
     unsafe {

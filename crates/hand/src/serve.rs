@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::command::Surroundings;
 use crate::ledger::Ledger;
 use crate::os;
 use crate::peer::{Peer, Verdict};
@@ -28,12 +29,11 @@ pub struct Hand {
 }
 
 impl Hand {
-    /// Takes the listening socket; paths of requests are relative to `home`, and commands write files
-    /// of at most `file_bytes`.
-    pub fn new(listener: UnixListener, home: &Path, file_bytes: Option<u64>) -> io::Result<Self> {
+    /// Takes the listening socket; paths of requests are relative to `home`.
+    pub fn new(listener: UnixListener, home: &Path, around: Surroundings) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let signals = os::child_signals()?;
-        Ok(Self { listener, signals, home: home.to_owned(), ledger: Ledger::new(file_bytes), peers: Vec::new() })
+        Ok(Self { listener, signals, home: home.to_owned(), ledger: Ledger::new(around), peers: Vec::new() })
     }
 
     /// Serves until the brain asks for the end of the box.

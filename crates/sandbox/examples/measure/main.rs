@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sandbox::local::{HAND_WORD, LAUNCHER_WORD, launcher_main};
+use sandbox::local::{LAUNCHER_WORD, launcher_main};
 
 use report::{Figures, Outcome};
 use world::World;
@@ -56,7 +56,6 @@ fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
     match words.peek().and_then(|word| word.to_str()) {
         Some(LAUNCHER_WORD) => std::process::exit(launcher_main()),
-        Some(HAND_WORD) => std::process::exit(hand::main(&words.skip(1).collect::<Vec<OsString>>())),
         Some(peer::WORD) => return ended(peer::main(&words.skip(1).collect::<Vec<OsString>>())),
         _ => {}
     }

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,10 +17,9 @@ use domain::id::{Digest, SandboxId};
 use crate::error::StorageContext as _;
 use crate::local::cgroup::{self, Cgroups, Group};
 use crate::local::explain::{Machine, explain};
-use crate::local::inside::{Bind, HandProgram, IdMap, Plan, Report, RootMount};
+use crate::local::inside::{Bind, IdMap, Plan, Report, RootMount};
 use crate::local::layers::{self, RANGE};
 use crate::local::layout::{Layout, Record, layer_name};
-use crate::local::pack::Pack;
 use crate::local::provider::{Found, LocalConfig};
 use crate::local::sandbox::LocalSandbox;
 use crate::local::shelf::Shelf;
@@ -87,7 +87,6 @@ pub struct Boxes {
     pub machine: Machine,
     pub users: Users,
     pub skeletons: Skeletons,
-    pub pack: Pack,
     pub label: String,
     pub cgroups: Cgroups,
     pub config: LocalConfig,
@@ -204,11 +203,6 @@ impl Boxes {
             },
             ids: self.users.map(),
             binds,
-            hand: HandProgram {
-                pack: lower(&self.pack.key),
-                dynamic: self.pack.dynamic,
-                args: self.config.hand.iter().skip(1).cloned().collect(),
-            },
             own_root: spec.root == Root::Own,
             door: spec.door.clone(),
             workdir: spec.workdir.clone(),
@@ -262,7 +256,9 @@ impl Boxes {
         let problem = |source| SandboxError::Launcher { source };
         let (program, arguments) =
             self.config.launcher.split_first().ok_or_else(|| problem(io::Error::other("no launcher is configured")))?;
+        // Its words are the box's first process's too: they tell nothing of where the host keeps things.
         let mut launcher = Command::new(program)
+            .arg0("chargehand")
             .args(arguments)
             .env_clear()
             .stdin(Stdio::piped())
@@ -331,7 +327,7 @@ impl Boxes {
 
     /// Removes layers that nobody needs; gives how many.
     pub fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
-        let own = [&self.skeletons.host, &self.skeletons.own, &self.pack.key];
+        let own = [&self.skeletons.host, &self.skeletons.own];
         let taken = self.shelf.clear(&self.layout, keep.iter().chain(own))?;
         let count = taken.len();
         for away in taken {

@@ -64,11 +64,6 @@ fn problem(failed: &Failed, machine: &Machine) -> Option<Problem> {
             Some(namespaces(failed, machine))
         }
         Step::Overlay => Some(overlay(failed, machine)),
-        Step::Hand if denied => Some(fatal(
-            "no program can be started from the data folder",
-            format!("{}; its filesystem may be mounted `noexec`", failed.detail),
-            "Put the data folder on a filesystem that is mounted without `noexec`.",
-        )),
         Step::Proc if denied => Some(fatal(
             "a sandbox cannot have its own /proc",
             format!("{}; parts of the outer /proc are masked, as container engines do", failed.detail),

@@ -17,7 +17,6 @@ mod host_file;
 mod inside;
 mod layers;
 mod layout;
-mod pack;
 mod process;
 mod provider;
 mod sandbox;
@@ -35,5 +34,3 @@ pub use toolchains::{Toolchain, Toolchains};
 
 /// First argument with which the product's binary runs [`launcher_main`].
 pub const LAUNCHER_WORD: &str = "__box";
-/// First argument with which the product's binary runs `hand::main`.
-pub const HAND_WORD: &str = "__hand";

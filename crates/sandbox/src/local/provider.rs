@@ -21,7 +21,6 @@ use crate::local::cgroup::Cgroups;
 use crate::local::explain::Machine;
 use crate::local::inside;
 use crate::local::layout::Layout;
-use crate::local::pack;
 use crate::local::sandbox::LocalSandbox;
 use crate::local::search;
 use crate::local::shelf::Shelf;
@@ -42,8 +41,6 @@ pub struct LocalConfig {
     pub data_dir: PathBuf,
     /// Program and arguments that run [`crate::local::launcher_main`].
     pub launcher: Vec<OsString>,
-    /// Program and arguments that run `hand::main`; the launcher adds its own behind them.
-    pub hand: Vec<OsString>,
     /// Toolchains that every box sees.
     pub toolchains: Toolchains,
     /// First of the 65,536 users of the host that are the boxes' users, when running as root.
@@ -53,13 +50,12 @@ pub struct LocalConfig {
 }
 
 impl LocalConfig {
-    /// The settings of a program that dispatches both words itself.
+    /// The settings of a program that dispatches the word itself.
     #[must_use]
     pub fn of_program(program: &Path, data_dir: &Path, toolchains: Toolchains) -> Self {
         Self {
             data_dir: data_dir.to_owned(),
             launcher: vec![program.into(), super::LAUNCHER_WORD.into()],
-            hand: vec![program.into(), super::HAND_WORD.into()],
             toolchains,
             uid_range_start: 100_000,
             classic_mounts: false,
@@ -84,12 +80,10 @@ impl LocalProvider {
         let machine = Machine::look();
         let users = Users::detect(config.uid_range_start);
         let skeletons = skeleton::ensure(&layout, &config.toolchains, users.owner())?;
-        let program = config.hand.first().map(PathBuf::from).unwrap_or_default();
-        let pack = pack::ensure(&layout, &program)?;
         let label = Digest::of(layout.root().as_os_str().as_encoded_bytes());
         let label = format!("chargehand-{}", label.as_str().get(..8).unwrap_or_default());
         let cgroups = Cgroups::detect(&label);
-        let boxes = Boxes { layout, shelf: Shelf::default(), machine, users, skeletons, pack, label, cgroups, config };
+        let boxes = Boxes { layout, shelf: Shelf::default(), machine, users, skeletons, label, cgroups, config };
         Ok(Self { boxes: Arc::new(boxes), turns: Mutex::default(), probes: AtomicU64::new(0) })
     }
 

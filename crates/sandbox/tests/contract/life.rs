@@ -147,9 +147,8 @@ const VICTIM_MARK: &str = "CHARGEHAND_TEST_VICTIM_MARK";
 
 fn start_boxes_until_killed(data: &Path, mark: &str) {
     let mut config = config(data, Toolchains::default());
-    // Both programs carry the mark on their command lines; it changes nothing for them.
+    // Launcher and hand carry the mark on their command lines; it changes nothing for them.
     config.launcher.push(mark.into());
-    config.hand.extend(["--home".into(), mark.into()]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let provider = LocalProvider::open(config).unwrap();

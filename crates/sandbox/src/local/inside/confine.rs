@@ -1,9 +1,7 @@
-//! The last steps before the hand: limits, identity, descriptors, capabilities, filter.
+//! The last steps before the hand: limits, identity, capabilities, walls.
 //!
 //! Order matters: what takes a right comes after what needs it, and the filter is last. Absent: what
 //! is behind each wall (see `filter` and `landlock`).
-
-use std::os::fd::OwnedFd;
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,7 +32,7 @@ pub fn namespaces() -> Result<(), Failed> {
 }
 
 /// Takes on the box's limits and gives up everything that it need not have.
-pub fn confine(plan: &Plan, pack: &OwnedFd, kept: &[&OwnedFd]) -> Result<(), Failed> {
+pub fn confine(plan: &Plan) -> Result<(), Failed> {
     // The launcher may be a session leader of a terminal's session; the box has no terminal.
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -46,10 +44,6 @@ pub fn confine(plan: &Plan, pack: &OwnedFd, kept: &[&OwnedFd]) -> Result<(), Fai
     // One and not zero: a crash handler of the host that is fed through a pipe starts even at zero.
     limit(Resource::Core, 1)?;
     sys::reset_signals();
-    sys::close_on_exec_from(3).at(Step::Confine, || "closing descriptors".into())?;
-    for fd in kept {
-        sys::keep_on_exec(fd).at(Step::Confine, || "keeping a descriptor".into())?;
-    }
     for number in 0..CAPABILITIES {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if !KEPT.contains(capability) && rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
@@ -60,7 +54,7 @@ pub fn confine(plan: &Plan, pack: &OwnedFd, kept: &[&OwnedFd]) -> Result<(), Fai
     let sets = CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).at(Step::Confine, || "dropping capabilities".into())?;
     rustix::thread::set_no_new_privs(true).at(Step::Confine, || "setting no_new_privs".into())?;
-    landlock::around_the_box(pack)?;
+    landlock::around_the_box()?;
     sys::install_filter(&filter::program()).at(Step::Confine, || "installing the system call filter".into())
 }
 

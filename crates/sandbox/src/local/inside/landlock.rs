@@ -19,8 +19,6 @@ const FIRST: u64 = (1 << 13) - 1;
 const REFER: u64 = 1 << 13;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
-/// What reading and running the hand takes.
-const RUN: u64 = 1 | 1 << 2 | 1 << 3;
 /// Abstract sockets and signals.
 const SCOPES: u64 = 3;
 
@@ -44,9 +42,9 @@ const fn rights(version: u32) -> u64 {
     rights
 }
 
-/// Keeps this thread, and all that comes from it, beneath `root`, but for running what is in `pack`;
-/// requests to devices work beneath `devices`. True if a wall stands. Needs no-new-privileges.
-pub fn restrict(root: &OwnedFd, devices: &OwnedFd, pack: Option<&OwnedFd>) -> std::io::Result<bool> {
+/// Keeps this thread, and all that comes from it, beneath `root`; requests to devices work beneath
+/// `devices`. True if a wall stands. Needs no-new-privileges.
+pub fn restrict(root: &OwnedFd, devices: &OwnedFd) -> std::io::Result<bool> {
     let version = version();
     if version == 0 {
         return Ok(false);
@@ -55,20 +53,17 @@ pub fn restrict(root: &OwnedFd, devices: &OwnedFd, pack: Option<&OwnedFd>) -> st
     let ruleset = sys::landlock_ruleset(all, if version >= 6 { SCOPES } else { 0 })?;
     sys::landlock_allow(&ruleset, root, all & !IOCTL_DEV)?;
     sys::landlock_allow(&ruleset, devices, all)?;
-    if let Some(pack) = pack {
-        sys::landlock_allow(&ruleset, pack, RUN)?;
-    }
     sys::landlock_enter(&ruleset)?;
     Ok(true)
 }
 
 /// The wall of a box, from inside of it.
-pub fn around_the_box(pack: &OwnedFd) -> Result<(), Failed> {
+pub fn around_the_box() -> Result<(), Failed> {
     let doing = || "setting up Landlock".to_owned();
     let folder =
         |path: &str| rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let (root, devices) = (folder("/").at(Step::Confine, doing)?, folder("/dev").at(Step::Confine, doing)?);
-    restrict(&root, &devices, Some(pack)).at(Step::Confine, doing).map(drop)
+    restrict(&root, &devices).at(Step::Confine, doing).map(drop)
 }
 
 #[cfg(test)]
@@ -93,7 +88,7 @@ mod tests {
         // Landlock holds for a thread: this one, not the others of the test program.
         std::thread::spawn(move || {
             rustix::thread::set_no_new_privs(true).unwrap();
-            assert!(restrict(&root, &root, None).unwrap());
+            assert!(restrict(&root, &root).unwrap());
             let read = |at: &OwnedFd, path: &str| rustix::fs::openat(at, path, OFlags::RDONLY, Mode::empty()).map(drop);
             let write =
                 |at: &OwnedFd| rustix::fs::openat(at, "new", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).map(drop);

@@ -1,23 +1,17 @@
 //! The launcher's two halves, before and after the clone.
 //!
 //! Absent: what each step does (see the neighbours).
-#![expect(clippy::disallowed_methods, reason = "replaces itself by the hand, the one program it starts")]
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
 
-use super::plan::{AtStep as _, Bind, Failed, HandProgram, Plan, Report, Step};
+use super::plan::{AtStep as _, Bind, Failed, Plan, Report, Step};
 use super::sys::Side;
 use super::{confine, mounts, root, sys};
-use crate::local::pack::{LOADER, PROGRAM};
 use crate::local::process::Identity;
 
 /// Runs the launcher: reads a plan from standard input, reports on standard output. Gives the exit
@@ -58,8 +52,6 @@ struct Prepared {
 struct HostViews {
     binds: Vec<(Bind, OwnedFd)>,
     /// Handed over to the hand, attached nowhere.
-    pack: OwnedFd,
-    /// Likewise.
     door: Option<OwnedFd>,
 }
 
@@ -168,7 +160,7 @@ fn open_views(plan: &Plan) -> Result<HostViews, Failed> {
     let binds = plan.binds.iter().cloned();
     let binds = binds.map(|bind| mounts::read_only(&bind.from).map(|view| (bind, view))).collect::<Result<_, _>>()?;
     let door = plan.door.as_deref().map(mounts::read_only).transpose()?;
-    Ok(HostViews { binds, pack: mounts::read_only(&plan.hand.pack)?, door })
+    Ok(HostViews { binds, door })
 }
 
 fn write_maps(plan: &Plan, pid: i32) -> Result<(), Failed> {
@@ -192,7 +184,11 @@ fn write_pid(plan: &Plan, pid: i32) -> Result<(), Failed> {
     fs::rename("pid.new", "pid").at(Step::PidFile, || "replacing the pid file".into())
 }
 
-/// From a fresh clone to the hand. Comes back only with what failed.
+/// From a fresh clone to the hand, which this process then is. Comes back only with what failed.
+///
+/// No program is started, which saves a millisecond, needs no loader in the box's root, and leaves the
+/// process in the hands of the namespace that its program was started in: to the box, its folder in
+/// `/proc` belongs to somebody else.
 fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::convert::Infallible, Failed> {
     let mut byte = [0_u8; 1];
     let read = rustix::io::read(waits, &mut byte).at(Step::Namespaces, || "waiting for the launcher".into())?;
@@ -216,44 +212,23 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
         root::runs_here()?;
     }
     confine::namespaces()?;
-    mounts::mask(plan.ids.count == 1)?;
+    mounts::mask()?;
     sys::loopback_up().at(Step::Loopback, || "bringing the loopback interface up".into())?;
     let doing = || format!("entering {}", plan.workdir.display());
     fs::create_dir_all(&plan.workdir).at(Step::Root, doing)?;
     std::env::set_current_dir(&plan.workdir).at(Step::Root, doing)?;
-    let kept: Vec<&OwnedFd> = [&prepared.listener, &host.pack].into_iter().chain(&host.door).collect();
-    confine::confine(plan, &host.pack, &kept)?;
-    let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
-    let mut hand = hand_in(&plan.hand, &host.pack);
-    hand.args(["--listen-fd", &number(&prepared.listener), "--pack-fd", &number(&host.pack)]);
-    if let Some(door) = &host.door {
-        hand.args(["--door-fd", &number(door)]);
-    }
-    if let Some(bytes) = plan.file_bytes {
-        hand.args(["--file-bytes", &bytes.to_string()]);
-    }
-    hand.arg("--home")
-        .arg(&plan.workdir)
-        .env_clear()
-        .envs(plan.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    Err(hand.exec()).at(Step::Hand, || "starting the hand".into())
-}
-
-/// The command that runs the hand out of its pack, which is attached nowhere.
-fn hand_in(program: &HandProgram, pack: &OwnedFd) -> Command {
-    let pack = Path::new("/proc/self/fd").join(pack.as_raw_fd().to_string());
-    let mut words: Vec<OsString> = Vec::new();
-    if program.dynamic {
-        words.extend([pack.join(LOADER).into(), "--library-path".into(), pack.clone().into()]);
-    }
-    words.push(pack.join(PROGRAM).into());
-    words.extend(program.args.iter().cloned());
-    let mut command = Command::new(words.first().unwrap_or(&OsString::new()));
-    command.args(words.iter().skip(1));
-    command
+    confine::confine(plan)?;
+    sys::quiet(&[Some(&prepared.listener), host.door.as_ref()])
+        .at(Step::Hand, || "letting go of the launcher's descriptors".into())?;
+    // Nobody is left to be told of a failure; the box then ends, and is found not to answer.
+    let setup = hand::Setup {
+        listener: prepared.listener,
+        door: host.door,
+        home: plan.workdir.clone(),
+        env: plan.env.clone(),
+        file_bytes: plan.file_bytes,
+    };
+    std::process::exit(i32::from(hand::run(setup).is_err()))
 }
 
 /// From the host's user to the box's root.

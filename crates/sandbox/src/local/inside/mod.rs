@@ -2,12 +2,12 @@
 //!
 //! A program of its own (our binary, started with [`crate::local::LAUNCHER_WORD`]), because
 //! namespaces need a process with one thread. It reads a [`Plan`] from its input and writes one
-//! [`Report`] per line to its output, which closes when the hand has taken over.
+//! [`Report`] per line to its output, which closes when the child is the hand.
 //!
 //! ```text
 //! launcher (host)    socket, groups, mounts that need the host's rights → clone → id maps, pid file
 //!   └ child (new user, mount, pid, net, ipc, uts and cgroup namespaces)
-//!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, walls → the hand
+//!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, walls → is the hand
 //! ```
 //!
 //! The launcher dies with the control plane that started it. If that is before the pid file is
@@ -25,4 +25,4 @@ mod sys;
 
 pub use landlock::version as landlock_version;
 pub use launch::launcher_main;
-pub use plan::{Bind, Failed, HandProgram, IdMap, Plan, Report, RootMount, Step};
+pub use plan::{Bind, Failed, IdMap, Plan, Report, RootMount, Step};

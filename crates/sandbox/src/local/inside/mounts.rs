@@ -209,12 +209,8 @@ pub fn pivot() -> Result<(), Failed> {
 }
 
 /// Hides what `/proc` tells about the machine, and keeps its levers from being moved. After the pivot.
-///
-/// `own_folder`: also those of this process, which will be the hand. Where the box's users are a range
-/// they belong to the host's root already; see [`crate::local::pack`].
-pub fn mask(own_folder: bool) -> Result<(), Failed> {
-    let own_folder = own_folder.then_some("/proc/1");
-    for path in READ_ONLY.into_iter().chain(own_folder).map(Path::new).filter(|path| path.exists()) {
+pub fn mask() -> Result<(), Failed> {
+    for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
         let view = read_only(path)?;
         attach(&view, path, Step::Proc)?;
     }

@@ -1,6 +1,5 @@
 //! What the launcher is told and what it says. Absent: anything it would have to decide.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +22,6 @@ pub struct Plan {
     pub ids: IdMap,
     /// Host paths that are bound read-only.
     pub binds: Vec<Bind>,
-    /// The hand's program.
-    pub hand: HandProgram,
     /// True if the box's root is not the host's, and may be of another kind of machine.
     pub own_root: bool,
     /// The host folder in which the box's way out listens.
@@ -43,18 +40,6 @@ pub struct Plan {
     pub file_bytes: Option<u64>,
     /// This boot, for the pid file.
     pub boot: String,
-}
-
-/// What to start as the box's first process; see [`crate::local::pack`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HandProgram {
-    /// The folder of the pack.
-    pub pack: PathBuf,
-    /// Whether it is started by its loader.
-    pub dynamic: bool,
-    /// Its arguments before those of the launcher.
-    #[serde(with = "hand::wire::os_list")]
-    pub args: Vec<OsString>,
 }
 
 /// How the overlay comes about.
@@ -145,7 +130,7 @@ pub enum Step {
     Loopback,
     /// Resource limits, capabilities, filter.
     Confine,
-    /// Starting the hand.
+    /// Becoming the hand.
     Hand,
 }
 

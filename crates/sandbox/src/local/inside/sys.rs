@@ -110,12 +110,12 @@ pub fn empty_keyring() {
     }
 }
 
-/// Puts every signal back to its default and blocks none.
+/// Puts every signal back to its default, but for the one of broken pipes, and blocks none.
 pub fn reset_signals() {
     // SAFETY: SIG_DFL is a valid handler for every signal; numbers that cannot be changed are
     // refused by the kernel. `set` is initialised by sigemptyset.
     unsafe {
-        for signal in 1..=64 {
+        for signal in (1..=64).filter(|signal| *signal != libc::SIGPIPE) {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
@@ -124,16 +124,25 @@ pub fn reset_signals() {
     }
 }
 
-/// Marks every descriptor from `first` on to be closed when another program starts.
-pub fn close_on_exec_from(first: u32) -> io::Result<()> {
-    // SAFETY: close_range with CLOEXEC changes flags only.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Hands a descriptor on to the next program.
-pub fn keep_on_exec(fd: &OwnedFd) -> io::Result<()> {
-    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+/// Points standard input and output nowhere and closes every other descriptor but those given,
+/// whoever owns them. The caller goes on to the end of the process without using any other.
+pub fn quiet(keep: &[Option<&OwnedFd>]) -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    let mut kept: Vec<u32> = keep.iter().flatten().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    kept.sort_unstable();
+    // It is among those that are closed now.
+    std::mem::forget(null);
+    let mut first = 3;
+    for last in kept.iter().map(|fd| fd.saturating_sub(1)).chain([u32::MAX]) {
+        // SAFETY: close_range touches no memory; nobody uses what it closes, as the caller promises.
+        if first <= last && unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        first = last.saturating_add(2);
+    }
     Ok(())
 }
 
