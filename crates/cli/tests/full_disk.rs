@@ -66,6 +66,10 @@ fn on_the_small_disk() {
     let id = submitted["task"]["id"].as_str().unwrap().to_owned();
     product.until(&id, "is at work", |task| task["state"] == "working" && task["attempts"] != 0);
 
+    assert_eq!(write(&product, 9_999), None);
+    let kept_back = || std::fs::metadata(product.data().join("reserve")).unwrap().len();
+    let before = kept_back();
+
     fill_up(&disk);
     let refusal = (0..2_000).find_map(|n| {
         let refusal = write(&product, n);
@@ -75,10 +79,12 @@ fn on_the_small_disk() {
     let refusal = refusal.expect("the disk never filled up");
     assert!(refusal.contains("is full") && refusal.contains("free some space"), "{refusal}");
     assert_eq!(product.show(&id)["state"], "working", "reading goes on");
+    assert_eq!(kept_back(), before, "ordinary work does not touch what is kept back");
 
     let called_off = product.ok(&["cancel", &id, "-m", "it eats the disk"]);
     assert_eq!(called_off["state"], "canceled");
     assert_eq!(product.ok(&["list", "--all"])["tasks"][0]["state"], "canceled");
+    println!("{before} bytes were kept back, {} are left", kept_back());
     product.kill_server();
     fill_up(&disk);
     assert_eq!(product.show(&id)["state"], "canceled", "it is stored, and a server comes up on the full disk");

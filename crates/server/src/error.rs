@@ -10,8 +10,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::command::Refusal;
 use domain::task::TaskState;
-use orchestrator::{CommandError, ForkError, SubmitError};
-use store::secrets::{BadSecret, SecretsError, VaultError};
+use orchestrator::{CommandError, EnvironmentError, ForkError, SubmitError};
+use store::secrets::{BadSecret, KeyError, SecretsError, VaultError};
 use store::{BlobError, ReadError, ResolveError};
 
 use crate::api::{PROBLEM_JSON, Problem, ProblemType};
@@ -148,6 +148,18 @@ impl From<SubmitError> for Failure {
     }
 }
 
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EnvironmentError::NotFound(_) => Self::new(ProblemType::NotFound, detail),
+            EnvironmentError::Ambiguous(_) => Self::new(ProblemType::AmbiguousId, detail),
+            EnvironmentError::Repository(_) => Problem::new(ProblemType::Repository, detail).at("repo").into(),
+            EnvironmentError::Platform(_) => Self::internal("the environment could not be had", &error),
+        }
+    }
+}
+
 impl From<ForkError> for Failure {
     fn from(error: ForkError) -> Self {
         let refused = |reason: &str| {
@@ -228,12 +240,14 @@ impl From<VaultError> for Failure {
     fn from(error: VaultError) -> Self {
         match error {
             VaultError::Bad(error) => error.into(),
+            VaultError::Key(KeyError::DiskFull { .. }) | VaultError::Store(SecretsError::DiskFull) => {
+                Self::new(ProblemType::DiskFull, error.to_string())
+            }
             VaultError::Key(_) | VaultError::KeyMissing { .. } | VaultError::Tampered { .. } => {
                 tracing::warn!(%error, "secrets can't be opened");
                 Self::new(ProblemType::SecretKey, error.to_string())
             }
             VaultError::Store(SecretsError::NotFound { .. }) => Self::new(ProblemType::NotFound, error.to_string()),
-            VaultError::Store(SecretsError::DiskFull) => Self::new(ProblemType::DiskFull, error.to_string()),
             VaultError::Store(SecretsError::Conflict { .. }) => Self::new(ProblemType::Unavailable, error.to_string()),
             VaultError::Store(SecretsError::Failed(_) | SecretsError::Closed) | VaultError::NotForHost { .. } => {
                 Self::internal("the secret could not be stored or removed", &error)

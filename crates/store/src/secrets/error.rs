@@ -66,6 +66,12 @@ pub enum KeyError {
         #[source]
         fault: Fault,
     },
+    /// No room for the key file. Nothing was changed.
+    #[error("the disk that holds {} is full; free some space, then try again", .path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+    },
     /// The key is given from outside, so this program can't make the next one.
     #[error(
         "the key comes from {variable}, so the new one has to come from there too: set it to NEW,OLD (the new key first, the present one after a comma; `openssl rand -base64 32` makes one), start the server again, and run this again"

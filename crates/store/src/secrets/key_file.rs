@@ -40,7 +40,10 @@ impl FileKeys {
     }
 
     fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> KeyError {
-        move |error| KeyError::File { operation, path: self.path.clone(), fault: Fault::new(operation, error) }
+        move |error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => KeyError::DiskFull { path: self.path.clone() },
+            _ => KeyError::File { operation, path: self.path.clone(), fault: Fault::new(operation, error) },
+        }
     }
 
     fn text(&self) -> Result<Option<Zeroizing<String>>, KeyError> {
@@ -94,7 +97,10 @@ impl FileKeys {
             let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
-        write().map_err(self.failed("write"))
+        write().map_err(|error| {
+            let _ = std::fs::remove_file(&fresh);
+            self.failed("write")(error)
+        })
     }
 }
 
