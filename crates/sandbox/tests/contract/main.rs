@@ -6,6 +6,7 @@
 mod commands;
 mod door;
 mod files;
+mod killed;
 mod layers;
 mod life;
 mod rest;

@@ -134,10 +134,16 @@ impl World {
         self.provider.prepare(&key, staged, sandbox::Owners::Root).await.unwrap()
     }
 
-    /// Waits until what was taken out of sight is removed.
+    /// Waits until what was taken out of sight is removed. What another process took, which was
+    /// killed then, waits for the next opening.
     pub async fn removed(&self) {
+        let others = |name: std::ffi::OsString| {
+            let name = name.into_string().unwrap();
+            name.starts_with(|first: char| first.is_ascii_digit())
+                && !name.starts_with(&format!("{}-", std::process::id()))
+        };
         let trash = self.data().join("trash");
-        while std::fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_some()) {
+        while std::fs::read_dir(&trash).unwrap().any(|entry| !others(entry.unwrap().file_name())) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
