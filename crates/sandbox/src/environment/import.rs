@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use domain::id::Digest;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::elf;
 use super::land::{About, Ground, Inside};
@@ -135,8 +136,7 @@ fn archive_digest(path: &Path) -> Result<Digest, ImportError> {
 /// Opens a regular file, and does not hang on a pipe that lies there instead.
 fn open_file(path: &Path) -> Result<File, ImportError> {
     let read = |source| ImportError::Read { path: path.to_owned(), source };
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(read)?;
+    let file = File::options().read(true).custom_flags(bits(OFlags::NONBLOCK)).open(path).map_err(read)?;
     if file.metadata().map_err(read)?.is_file() {
         return Ok(file);
     }
@@ -187,40 +187,50 @@ fn fill(staged: Staging, source: &Source, limits: ImportLimits) -> Result<(Stagi
 
 /// The digest of what a folder's entries are, times included; of no file's content.
 fn folder_digest(root: &Path, limits: ImportLimits) -> Result<Digest, ImportError> {
-    use std::fmt::Write as _;
-    let mut lines: Vec<String> = Vec::new();
-    visit(root, limits, &mut |path, about| {
-        let mut line = String::new();
+    use sha2::Digest as _;
+    let mut hasher = sha2::Sha256::new();
+    visit(root, limits, &mut |_, path, about| {
+        let name = path.as_os_str().as_bytes();
         let times = (about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec());
-        let _ = write!(
-            line,
-            "{:?} {:o} {} {} {} {} {times:?}",
-            path.as_os_str().as_bytes().escape_ascii().to_string(),
-            about.mode(),
-            about.uid(),
-            about.gid(),
-            about.len(),
-            about.ino()
-        );
-        lines.push(line);
+        let rest =
+            format!("\0{:o} {} {} {} {} {times:?}\n", about.mode(), about.uid(), about.gid(), about.len(), about.ino());
+        hasher.update(name);
+        hasher.update(rest);
         Ok(())
     })?;
-    lines.sort();
-    Ok(Digest::of(lines.join("\n").as_bytes()))
+    let digest = super::unpack::hex(&hasher.finalize());
+    let read = |error| ImportError::Read { path: root.to_owned(), source: io::Error::other(error) };
+    Digest::parse(&digest).map_err(read)
 }
 
-/// Visits everything below a folder, a folder before what is in it; follows no link and enters no
-/// other file system.
+/// A folder that is read: whatever is opened lies below it, and no link is on the way there.
+struct Below {
+    root: OwnedFd,
+}
+
+impl Below {
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        Ok(File::from(rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)?))
+    }
+}
+
+/// Visits everything below a folder in an order that is always the same, a folder before what is in
+/// it; follows no link and enters no other file system.
 fn visit(
     root: &Path,
     limits: ImportLimits,
-    each: &mut dyn FnMut(&Path, &std::fs::Metadata) -> Result<(), ImportError>,
+    each: &mut dyn FnMut(&Below, &Path, &std::fs::Metadata) -> Result<(), ImportError>,
 ) -> Result<(), ImportError> {
     let read = |path: &Path| {
         let path = path.to_owned();
         move |source| ImportError::Read { path, source }
     };
-    let device = std::fs::metadata(root).map_err(read(root))?.dev();
+    let opened = File::options().read(true).custom_flags(bits(OFlags::DIRECTORY)).open(root).map_err(read(root))?;
+    let device = opened.metadata().map_err(read(root))?.dev();
+    let below = Below { root: opened.into() };
     let mut waiting = vec![PathBuf::new()];
     let mut entries = 0;
     while let Some(folder) = waiting.pop() {
@@ -229,15 +239,19 @@ fn visit(
             return Err(ImportError::BadName { name, why: "lies deeper than is allowed" });
         }
         let whole = root.join(&folder);
-        for entry in std::fs::read_dir(&whole).map_err(read(&whole))? {
-            let entry = entry.map_err(read(&whole))?;
+        let fd = below.open(&folder, OFlags::DIRECTORY).map_err(read(&whole))?;
+        // The open folder under a name, so that its entries are looked at relative to it.
+        let listed = std::fs::read_dir(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(read(&whole))?;
+        let mut found = listed.collect::<io::Result<Vec<_>>>().map_err(read(&whole))?;
+        entries += found.len() as u64;
+        if entries > limits.entries {
+            return Err(ImportError::TooMany { limit: limits.entries });
+        }
+        found.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in found {
             let path = folder.join(entry.file_name());
             let about = entry.metadata().map_err(read(&root.join(&path)))?;
-            entries += 1;
-            if entries > limits.entries {
-                return Err(ImportError::TooMany { limit: limits.entries });
-            }
-            each(&path, &about)?;
+            each(&below, &path, &about)?;
             if about.is_dir() && about.dev() == device {
                 waiting.push(path);
             }
@@ -246,24 +260,31 @@ fn visit(
     Ok(())
 }
 
+fn bits(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or(0)
+}
+
 /// Copies a folder onto the ground.
 fn copy(root: &Path, limits: ImportLimits, ground: &mut Ground) -> Result<(), ImportError> {
     let mut names: HashMap<(u64, u64), Inside> = HashMap::new();
     let mut bytes: u64 = 0;
-    visit(root, limits, &mut |path, about| {
+    visit(root, limits, &mut |below, path, about| {
         let read = |source| ImportError::Read { path: root.join(path), source };
         let name = Inside::parse(path.as_os_str().as_bytes(), limits.depth + 1, &mut ground.report)?;
         let Some(name) = name else { return Ok(()) };
         let kept =
             About { mode: about.mode(), uid: about.uid().into(), gid: about.gid().into(), modified_s: about.mtime() };
-        ground.report.attributes_dropped += attributes(&root.join(path), about);
         let kind = about.file_type();
         if kind.is_dir() {
+            let folder = below.open(path, OFlags::DIRECTORY).map_err(read)?;
+            ground.report.attributes_dropped += attributes(&folder);
             return ground.folder(&name, kept);
         }
         if kind.is_symlink() {
-            let target = std::fs::read_link(root.join(path)).map_err(read)?;
-            return ground.link(&name, target.as_os_str().as_bytes(), kept);
+            let (above, last) = name.split();
+            let folder = below.open(above, OFlags::DIRECTORY).map_err(read)?;
+            let target = rustix::fs::readlinkat(&folder, last, Vec::new()).map_err(|errno| read(errno.into()))?;
+            return ground.link(&name, target.as_bytes(), kept);
         }
         if !kind.is_file() {
             use std::os::unix::fs::FileTypeExt as _;
@@ -282,20 +303,17 @@ fn copy(root: &Path, limits: ImportLimits, ground: &mut Ground) -> Result<(), Im
         if bytes > limits.bytes {
             return Err(ImportError::Bomb(Bomb::TooLarge { limit: limits.bytes }));
         }
-        let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or(0);
-        let file = File::options().read(true).custom_flags(flags).open(root.join(path)).map_err(read)?;
+        let file = below.open(path, OFlags::empty()).map_err(read)?;
+        ground.report.attributes_dropped += attributes(&file);
         // A file that grows meanwhile is noticed by the digest afterwards.
         ground.file(&name, kept, &mut file.take(about.len())).map(drop)
     })
 }
 
 /// How many extended attributes a file or folder has; they are not taken over.
-fn attributes(path: &Path, about: &std::fs::Metadata) -> u64 {
-    if about.is_symlink() {
-        return 0;
-    }
+fn attributes(file: &File) -> u64 {
     let mut names: Vec<u8> = Vec::with_capacity(64 * 1024);
-    match rustix::fs::llistxattr(path, rustix::buffer::spare_capacity(&mut names)) {
+    match rustix::fs::flistxattr(file, rustix::buffer::spare_capacity(&mut names)) {
         Ok(_) => names.iter().filter(|byte| **byte == 0).count() as u64,
         Err(_) => 0,
     }

@@ -266,3 +266,22 @@ fn the_repositorys_own_file_comes_first_and_a_broken_one_is_not_passed_over() {
     assert!(text.contains("# because there is Cargo.toml\n[[setup]]\nrun = "), "{text}");
     assert_eq!(file::parse(text.as_bytes()).unwrap(), derived.recipe);
 }
+
+proptest::proptest! {
+    #[test]
+    fn whatever_text_is_in_a_recipe_it_is_read_as_it_was_written(
+        run in "\\PC{1,40}", value in "(\\PC|[\n\t\"'\\\\]){0,40}", name in "[A-Z_][A-Z0-9_]{0,8}X", path in "/[a-z \"'#]{1,12}x",
+    ) {
+        let recipe = Recipe {
+            base: Base::Rootfs { folder: path.clone().into() },
+            setup: vec![SetupCommand::offline(format!("x{run}"))],
+            start: vec![format!("y{value}")],
+            env: [(name, value)].into(),
+            caches: vec![format!("/opt{path}").into()],
+            ..Recipe::default()
+        };
+        let notes = [Note::new("setup.0", run.as_str()), Note::new("nowhere", run.as_str())];
+        let text = super::render::to_toml(&recipe, &notes);
+        proptest::prop_assert_eq!(file::parse(text.as_bytes()), Ok(recipe), "{}", text);
+    }
+}

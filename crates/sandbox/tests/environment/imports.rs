@@ -383,6 +383,35 @@ fn whatever_an_archive_says_nothing_outside_changes_and_no_power_comes_in() {
     });
 }
 
+#[test]
+fn an_archive_with_damaged_bytes_is_refused_or_taken_and_never_more() {
+    in_world(async |world| {
+        let mut whole = Tar::default().folder("d").pax(&[("path", b"d/long")]).file("d/short", "text").link("l", "d");
+        whole.push(EntryType::Regular, b"big", b"", &[7; 3000], |_| {});
+        let whole = whole.hard("h", "big").done();
+        let packings = [whole.clone(), gzip(&whole), zstd(&whole)];
+        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
+        let (mut taken, mut refused) = (0, 0);
+        for round in 0..240 {
+            let mut bytes = packings[round % 3].clone();
+            let places = (0..bytes.len(), 0..=255_u8);
+            for (place, byte) in prop::collection::vec(places, 1..4).new_tree(&mut runner).unwrap().current() {
+                bytes[place] = byte;
+            }
+            match imported(world, &bytes).await {
+                Ok(imported) => {
+                    taken += 1;
+                    harmless(&tree(world, &imported));
+                }
+                Err(ImportError::Sandbox(error)) => panic!("{error}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(taken > 0 && refused > 0, "{taken} taken, {refused} refused");
+        nothing_is_left(world);
+    });
+}
+
 pub fn harmless(root: &Path) {
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {
