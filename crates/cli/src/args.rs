@@ -3,6 +3,7 @@
 //! Absent: what it means together with environment and file; that is `settings` and `commands`.
 //! No option is read from the environment here, so that precedence is decided in one place.
 
+mod env;
 mod secret;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use crate::demo::DemoArgs;
 use crate::failure::EXIT_CODES;
 use crate::settings::Flags;
 
+pub use env::{EnvArgs, EnvCommand, EnvRepoArgs, EnvShowArgs};
 pub use secret::{ScopeArgs, SecretArgs, SecretCommand, SecretRmArgs, SecretSetArgs};
 
 /// Delegate a task on a git repository to an agent that works alone in a sandbox; come back to a
@@ -97,6 +99,8 @@ pub enum Command {
     Wait(Id),
     /// Keep credentials that boxes use and never see
     Secret(SecretArgs),
+    /// What boxes start from: build, list, show, check and remove environments
+    Env(EnvArgs),
     /// Run the server in the foreground
     Serve(ServeArgs),
     /// End the server in the background; tasks go on at its next start

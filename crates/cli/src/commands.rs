@@ -4,6 +4,7 @@
 
 mod delegate;
 mod doctor;
+mod env;
 mod follow;
 mod list;
 mod logs;
@@ -68,6 +69,7 @@ pub async fn run(command: Command, mut context: Context) -> Result<ExitCode, Fai
         Command::Reject(args) => tell::reject(args, cx).await,
         Command::Land(args) => tell::land(&args.id, args.update_worktree, cx).await,
         Command::Wait(args) => logs::wait(&args.id, cx).await,
+        Command::Env(args) => env::run(args.command, cx).await,
         Command::Secret(args) => secret::run(args.command, cx).await,
         Command::Serve(_) => serve::run(cx).await,
         Command::Stop => stop::run(cx).await,

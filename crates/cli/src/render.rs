@@ -3,6 +3,7 @@
 //! Absent: printing, colours as codes, and cleaning of text from outside; `terminal` does those.
 
 pub mod egress;
+pub mod environments;
 pub mod evidence;
 pub mod list;
 pub mod next;

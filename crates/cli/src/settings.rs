@@ -145,7 +145,7 @@ pub struct Settings {
     /// The bearer token for TCP.
     pub token: Option<Secret>,
     /// The key, or the keys, of the stored secrets, where they come from a variable.
-    pub secret_key: Option<store::Secret>,
+    pub secret_key: Option<Secret>,
     /// Budget of tasks whose contract says nothing of it.
     pub budget: Budget,
     /// The local user's name: the principal of whoever calls over the unix socket.
@@ -248,8 +248,8 @@ impl Settings {
             model,
             providers,
             listen,
-            token: env.text(env::TOKEN).map(|token| Secret::new(&token)).or(file.token),
-            secret_key: env.text(env::SECRET_KEY).map(store::Secret::new),
+            token: env.text(env::TOKEN).map(|token| providers::pasted(&token)).or(file.token),
+            secret_key: env.text(env::SECRET_KEY).map(|key| providers::pasted(&key)),
             outside: Outside::of(&file.network, &file.environments)
                 .map_err(|why| SettingsError::Value { name: "the settings file".to_owned(), why })?,
             budget: budget(&file.budget)?,

@@ -53,7 +53,6 @@ pub(crate) struct Ready {
 pub(crate) struct Wanted {
     pub(crate) key: Digest,
     repo: String,
-    origin: String,
     commit: CommitSha,
     place: Arc<Place>,
     below: SnapshotRef,
@@ -124,8 +123,7 @@ pub(crate) async fn wanted(
     let report = imported.as_ref().and_then(|imported| imported.report.as_ref());
     Ok(Wanted {
         key,
-        repo: project.key().to_string(),
-        origin: project.origin_text().to_owned(),
+        repo: project.origin_text().to_owned(),
         commit: commit.clone(),
         place: place.clone(),
         below,
@@ -250,7 +248,7 @@ async fn open_doors(shared: &Arc<Shared>, wanted: &Wanted) -> Result<BTreeMap<us
             issuer: &issuer,
             allow: &allow,
             told: &recipe.setup_network,
-            repo: &wanted.origin,
+            repo: &wanted.repo,
             environment: Some(SETUP),
         };
         if let Some(door) = doors::open(shared, &wish, None).await? {
@@ -282,7 +280,7 @@ async fn build_spec(shared: &Shared, wanted: &Wanted, doors: &BTreeMap<usize, Op
         workdir: PathBuf::from(WORKSPACE),
         caches: recipe.caches.clone(),
         output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
-        forbidden: forbidden(shared, &wanted.origin).await?,
+        forbidden: forbidden(shared, &wanted.repo).await?,
     })
 }
 

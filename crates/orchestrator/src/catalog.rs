@@ -106,7 +106,7 @@ impl Handle {
         let allow = &place.recipe().task_network;
         let notes = doors::remarks(&self.shared, allow, project.origin_text()).await?;
         let registry = builds::registry(&self.shared)?;
-        let record = registry.last_good(project.key().as_str(), &place.choice.recipe_digest);
+        let record = registry.last_good(project.origin_text(), &place.choice.recipe_digest);
         let record = record.map_err(|error| EnvironmentError::Platform(error.to_string()))?;
         Ok(RecipeView { commit, choice: place.choice.clone(), toml: place.chosen.to_toml(), notes, record })
     }

@@ -44,3 +44,4 @@ pub use network::NetworkSettings;
 pub use place::EnvironmentSettings;
 pub use ports::{ChosenModel, Clock, Models, Ports, Random, Settings};
 pub use request::{CommandError, ForkError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};
+pub use sandbox::environment::registry::{Record as EnvironmentRecord, State as EnvironmentState};

@@ -5,6 +5,7 @@
 //! unknown fields, because a misspelt wish that is ignored is worse than an error. Absent: HTTP
 //! itself, and how any of this is found out.
 
+mod environments;
 mod problem;
 mod reports;
 mod secrets;
@@ -18,6 +19,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 
+pub use environments::{
+    BuildBegun, CollectBody, Collected, EnvironmentInfo, EnvironmentList, EnvironmentStatus, LogBody, LogQuery,
+    MAX_LOG_BYTES, RecipeBody, RecipeQuery,
+};
 pub use problem::{PROBLEM_JSON, Problem, ProblemType};
 pub use reports::{
     ApprovalRecord, Asked, DecisionRecord, DenialRecord, DiffBody, DiffFile, EvidenceBody, EvidenceLine,

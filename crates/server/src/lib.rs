@@ -42,10 +42,12 @@ use std::time::{Duration, Instant};
 use domain::principal::Principal;
 use orchestrator::{Clock, Handle};
 use store::Vault;
+
+pub use store::Secret;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-pub use auth::{MIN_TOKEN_CHARS, Secret};
+pub use auth::MIN_TOKEN_CHARS;
 pub use listen::{MAX_SOCKET_PATH_BYTES, ServeError};
 
 /// Longest wait for what is under way when the server stops.
@@ -120,8 +122,9 @@ impl Bound {
 /// # Errors
 /// [`ServeError`] says which socket can't be had and what to do.
 pub async fn serve(config: ServerConfig, handle: Handle, shutdown: CancellationToken) -> Result<Bound, ServeError> {
-    if config.tcp.is_some() && config.token.chars() < MIN_TOKEN_CHARS {
-        return Err(ServeError::WeakToken { chars: config.token.chars(), least: MIN_TOKEN_CHARS });
+    let token_chars = config.token.expose().chars().count();
+    if config.tcp.is_some() && token_chars < MIN_TOKEN_CHARS {
+        return Err(ServeError::WeakToken { chars: token_chars, least: MIN_TOKEN_CHARS });
     }
     if config.unix_socket.is_none() && config.tcp.is_none() {
         return Err(ServeError::Nowhere);

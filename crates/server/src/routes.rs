@@ -4,6 +4,7 @@
 //! answer.
 
 pub(crate) mod commands;
+pub(crate) mod environments;
 pub(crate) mod events;
 pub(crate) mod meta;
 pub(crate) mod reports;
@@ -38,6 +39,7 @@ use crate::app::App;
         (name = "commands", description = "What a person may ask of a running task"),
         (name = "reports", description = "What was changed, proved and decided"),
         (name = "secrets", description = "Credentials that the way out of a box adds; no box and no answer has a value"),
+        (name = "environments", description = "What boxes start from"),
         (name = "server", description = "The server itself"),
     )
 )]
@@ -71,6 +73,11 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(secrets::remove_secret))
         .routes(routes!(secrets::audit_secrets))
         .routes(routes!(secrets::rotate_key))
+        .routes(routes!(environments::list_environments, environments::build_environment))
+        .routes(routes!(environments::show_environment))
+        .routes(routes!(environments::environment_log))
+        .routes(routes!(environments::collect_environments))
+        .routes(routes!(environments::show_recipe))
         .routes(routes!(meta::health))
         .routes(routes!(meta::openapi_file))
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+pub use store::Secret;
 
 use super::env::{self as variables, Env};
 use super::file::{PriceFile, ProviderFile};
@@ -15,28 +16,9 @@ pub(super) const DEFAULT_ANTHROPIC_MODEL: &str = "anthropic/claude-sonnet-5-5";
 /// Model that is asked when only `OpenAI`'s key is there.
 const DEFAULT_OPENAI_MODEL: &str = "openai/gpt-6.1-sol";
 
-/// Text that is never printed.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret from its text, trimmed, because keys are pasted with line ends.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
-    }
-    /// The text. Only for the one place that sends or compares it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
+/// A key or token; trimmed, because they are pasted with line ends.
+pub(super) fn pasted(text: &str) -> Secret {
+    Secret::new(text.trim())
 }
 
 /// A provider's protocol.
@@ -125,7 +107,7 @@ pub(super) fn gather(env: &Env, mut file: BTreeMap<String, ProviderFile>) -> Vec
     let mut providers = Vec::new();
     for (name, kind, key, url) in known {
         let url = env.text(url);
-        let key = env.text(key).map(|text| (Secret::new(&text), KeySource::Env(key.name.to_owned())));
+        let key = env.text(key).map(|text| (pasted(&text), KeySource::Env(key.name.to_owned())));
         match file.remove(name) {
             Some(written) => providers.push(provider(env, name.to_owned(), written, (key, url))),
             None if key.is_some() || url.is_some() => {
@@ -157,10 +139,10 @@ fn provider(
     let (key, key_source) = match (env_key, written.api_key_env, written.api_key) {
         (Some((key, source)), _, _) => (Some(key), source),
         (None, Some(variable), _) => match env.named(&variable) {
-            Some(text) => (Some(Secret::new(&text)), KeySource::Env(variable)),
+            Some(text) => (Some(pasted(&text)), KeySource::Env(variable)),
             None => (None, KeySource::EnvUnset(variable)),
         },
-        (None, None, Some(key)) => (Some(Secret::new(key.expose())), KeySource::File),
+        (None, None, Some(key)) => (Some(pasted(key.expose())), KeySource::File),
         (None, None, None) => (None, KeySource::None),
     };
     let base_url = env_url.or(written.base_url).unwrap_or_else(|| written.kind.default_base_url().to_owned());
