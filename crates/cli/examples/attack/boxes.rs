@@ -101,15 +101,16 @@ fn class(what: &str) -> &'static str {
 async fn inheritance(world: &World, rows: &mut Rows) -> anyhow::Result<()> {
     let sandbox = world.start("inheritance").await?;
     let environment = shell(&sandbox, "env", "env").await?;
-    let ours: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
-    let usual = [
-        "PATH", "HOME", "PWD", "LANG", "LC_ALL", "TERM", "SHLVL", "_", "OLDPWD", "USER", "LOGNAME", "SHELL", "TMPDIR",
-        "TZ",
-    ];
-    let names: Vec<&str> = environment.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
-    let taken: Vec<&&str> =
-        names.iter().filter(|name| !usual.contains(name) && ours.iter().any(|our| our == **name)).collect();
-    let control = if names.contains(&"PATH") { Fate::blocked_if(taken.is_empty()) } else { Fate::Broken };
+    // What every shell has is no news; what is not ours by name and value was not taken from here.
+    let usual = ["PATH", "HOME", "PWD", "LANG", "LC_ALL", "TERM", "SHLVL", "_", "OLDPWD", "USER", "LOGNAME", "SHELL"];
+    let ours: Vec<(String, String)> = std::env::vars().filter(|(name, _)| !usual.contains(&name.as_str())).collect();
+    let theirs: Vec<(&str, &str)> = environment.lines().filter_map(|line| line.split_once('=')).collect();
+    let is_theirs = |name: &str, value: &str| theirs.iter().any(|their| *their == (name, value));
+    let taken = ours.iter().filter(|(name, value)| !value.is_empty() && is_theirs(name, value));
+    let taken: Vec<&str> = taken.map(|(name, _)| name.as_str()).collect();
+    // The control: there is something to take, and a box has variables.
+    let known = !ours.is_empty() && theirs.iter().any(|(name, _)| *name == "PATH");
+    let control = if known { Fate::blocked_if(taken.is_empty()) } else { Fate::Broken };
     rows.add("S1", "variables of the program that started the box", control, &format!("{taken:?}"));
 
     let listing = shell(&sandbox, "fds", &format!("{INSIDE} {} descriptors", crate::inside::WORD)).await?;

@@ -13,7 +13,10 @@ pub const WORD: &str = "__inside";
 /// Where the way out begins, if a box has one.
 pub const PROXY: &str = "127.0.0.1:3128";
 
+/// How long an answer may take to begin.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
+/// How long more of it is waited for.
+const LAST_WAIT: Duration = Duration::from_millis(400);
 
 pub fn main(words: &[OsString]) -> ExitCode {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
@@ -82,6 +85,7 @@ fn proxy(request: &str) -> std::io::Result<String> {
             if !last {
                 break;
             }
+            stream.set_read_timeout(Some(LAST_WAIT))?;
         }
         if sent.is_err() {
             break;

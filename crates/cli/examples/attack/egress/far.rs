@@ -12,8 +12,6 @@ use std::time::Duration;
 use ::egress::{Audit, Clock, EgressRecord, Resolver, Secret, SecretError, SecretSource};
 use async_trait::async_trait;
 
-/// This machine's address at which the far side has the port of TLS.
-pub const AT_TLS_PORT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
 /// How the far side answers whoever reaches it.
 pub const REACHED: &str = "the far side was reached";
 /// The name of the secret.
@@ -35,12 +33,6 @@ impl Far {
         let far = Self { port: listener.local_addr()?.port(), heard: Arc::default() };
         far.serve(listener);
         Ok(far)
-    }
-
-    /// The same far side at the port of TLS too, at [`AT_TLS_PORT`]. Fails for an ordinary user.
-    pub fn also_at_tls_port(&self) -> io::Result<()> {
-        self.serve(TcpListener::bind((AT_TLS_PORT, 443))?);
-        Ok(())
     }
 
     fn serve(&self, listener: TcpListener) {

@@ -25,6 +25,9 @@ use crate::world::{INSIDE, World, shell};
 use far::{Book, Far, Names, REACHED, SECRET, Vault, Wall};
 use tries::{Must, Try};
 
+/// After an answer the far side may still be writing down what it heard.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(30);
+
 /// Everything around one box with a door.
 pub struct Scene {
     sandbox: Arc<dyn Sandbox>,
@@ -49,7 +52,6 @@ pub async fn attack(arguments: &Arguments, rows: &mut Rows) -> anyhow::Result<()
 
 async fn attack_in(world: &World, rows: &mut Rows) -> anyhow::Result<()> {
     let far = Far::start()?;
-    let tls_port = far.also_at_tls_port();
     let (book, secret) = (Arc::new(Book::default()), fresh()?);
     let list = AllowList::new(entries(far.port))?;
     let folder = world.folder.join("doors/out");
@@ -61,18 +63,6 @@ async fn attack_in(world: &World, rows: &mut Rows) -> anyhow::Result<()> {
     scene.control("before").await.context("what is allowed does not pass")?;
     for attack in tries::all(scene.far.port) {
         rows.tried(attack.class, &attack.what, scene.judged(&attack).await);
-    }
-    match tls_port {
-        Ok(()) => {
-            for attack in tries::on_tls_port() {
-                rows.tried(attack.class, &attack.what, scene.judged(&attack).await);
-            }
-        }
-        Err(error) => {
-            let named: Vec<_> = tries::on_tls_port().into_iter().map(|attack| (attack.class, attack.what)).collect();
-            let named: Vec<_> = named.iter().map(|(class, what)| (*class, what.as_str())).collect();
-            rows.skipped(&named, &format!("the far side can't have port 443 here: {error}"));
-        }
     }
     scene.around(rows).await?;
     scene.control("after").await.context("what is allowed does not pass any more")?;
@@ -125,8 +115,7 @@ fn entries(port: u16) -> Vec<AllowEntry> {
         "cgnat.test",
     ];
     let forbidden = ["metadata.test", "metadata6.test", "linklocal.test", "multicast.test", "zero.test"];
-    let tls = AllowEntry { host: Some("tls.test".into()), private: true, ..AllowEntry::default() };
-    let mut all = vec![secret, narrow, tunnel, tls, plain("other.test", true)];
+    let mut all = vec![secret, narrow, tunnel, plain("other.test", true)];
     all.extend(public.map(|host| plain(host, false)));
     all.extend(forbidden.map(|host| plain(host, true)));
     all
@@ -150,7 +139,6 @@ fn names() -> Names {
         names.lead(name, vec![one(address)]);
     }
     // A public address first, this machine's own from then on. 192.88.99.1 answers nobody.
-    names.lead("tls.test", vec![vec![far::AT_TLS_PORT.into()]]);
     names.lead("rebind.test", vec![one("192.88.99.1"), one("127.0.0.1")]);
     names.lead("both.test", vec![[one("127.0.0.1"), one("192.88.99.1")].concat()]);
     names
@@ -209,6 +197,7 @@ impl Scene {
     }
 
     async fn judged(&self, attack: &Try) -> anyhow::Result<(Fate, String)> {
+        tokio::time::sleep(SETTLE).await;
         self.far.heard();
         self.book.taken();
         let answer = self.send(&attack.pieces).await?;
@@ -221,6 +210,7 @@ impl Scene {
             }
             tokio::time::sleep(std::time::Duration::from_millis(25)).await;
         }
+        tokio::time::sleep(SETTLE).await;
         let heard = self.far.heard();
         let holds = match &attack.must {
             Must::NotConnect => heard.is_empty(),

@@ -264,28 +264,28 @@ fn framing(port: u16) -> Vec<Try> {
     ]
 }
 
-/// Tunnels to an allowed host in which another server is named.
+/// Tunnels to an allowed host in which something else is said.
 fn tunnels(port: u16) -> Vec<Try> {
-    let tunnel = |name: Option<&str>| vec![connect("tunnel.test", port).concat(), client_hello(name)];
-    let named = |what: &str, name: &str| Try::new("S3", what, tunnel(Some(name)), Must::NotSay("evil.test"));
+    let through = |what: &str, inner: Vec<u8>, words: &'static str| {
+        let pieces = vec![connect("tunnel.test", port).concat(), inner];
+        Try::new("S3", format!("a tunnel {what}"), pieces, Must::NotSay(words))
+    };
+    let http = b"GET /smuggled HTTP/1.1\r\nHost: tunnel.test\r\n\r\n";
+    let second = [client_hello(Some("tunnel.test")), client_hello(Some("evil.test"))].concat();
+    let in_pieces = |inner: Vec<u8>| {
+        let pieces = inner.chunks(7).map(<[u8]>::to_vec);
+        [vec![connect("tunnel.test", port).concat()], pieces.collect()].concat()
+    };
+    let slow = in_pieces(client_hello(Some("evil.test")));
     vec![
-        named("a tunnel with the server name of another host", "evil.test"),
-        named("a tunnel with a longer server name", "tunnel.test.evil.test"),
-        named("a tunnel with a zero byte in the server name", "tunnel.test\0evil.test"),
-        Try::new("S3", "a tunnel without a server name", tunnel(None), Must::NotSay("\x16\x03\x01")),
-    ]
-}
-
-/// What is no TLS, through a tunnel to the port of TLS. (To another port that an entry lists, anything
-/// may be said: that is what listing it means.)
-pub fn on_tls_port() -> Vec<Try> {
-    let tunnel = |inner: &[u8]| vec![connect("tls.test", 443).concat(), inner.to_vec()];
-    let http = b"GET /smuggled HTTP/1.1\r\nHost: tls.test\r\n\r\n";
-    let fronted = client_hello(Some("evil.test"));
-    vec![
-        Try::new("S3", "a tunnel to port 443 with plain HTTP", tunnel(http), Must::NotSay("smuggled")),
-        Try::new("S3", "a tunnel to port 443 with SSH", tunnel(b"SSH-2.0-smuggled\r\n"), Must::NotSay("smuggled")),
-        Try::new("S3", "a tunnel to port 443 with another server name", tunnel(&fronted), Must::NotSay("evil.test")),
+        through("with the server name of another host", client_hello(Some("evil.test")), "evil.test"),
+        through("with a longer server name", client_hello(Some("tunnel.test.evil.test")), "evil.test"),
+        through("with a zero byte in the server name", client_hello(Some("tunnel.test\0evil.test")), "evil.test"),
+        through("without a server name", client_hello(None), "\x16\x03\x01"),
+        through("with plain HTTP", http.to_vec(), "smuggled"),
+        through("with SSH", b"SSH-2.0-smuggled\r\n".to_vec(), "smuggled"),
+        through("with a request before its hello", [http.to_vec(), second].concat(), "smuggled"),
+        Try::new("S3", "a tunnel with another server name in small pieces", slow, Must::NotSay("evil.test")),
     ]
 }
 
