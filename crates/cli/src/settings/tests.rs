@@ -63,8 +63,10 @@ fn the_variable_that_the_file_names_holds_the_key() {
 
 #[test]
 fn a_key_is_not_shown_by_debug() {
-    let settings = meant(&[("ANTHROPIC_API_KEY", "sk-very-secret"), ("CHARGEHAND_TOKEN", "t-secret")], "");
-    assert!(!format!("{settings:?}").contains("secret"));
+    let keys =
+        [("ANTHROPIC_API_KEY", "sk-canary"), ("CHARGEHAND_TOKEN", "t-canary"), ("CHARGEHAND_SECRET_KEY", "k-canary")];
+    let settings = meant(&keys, "");
+    assert!(settings.secret_key.is_some() && !format!("{settings:?}").contains("canary"));
 }
 
 #[test]
