@@ -4,6 +4,7 @@
 //! checked first, so a stranger with the same pid is never hit. Absent: waiting for children (the
 //! box's first process is not ours).
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -65,16 +66,30 @@ impl Identity {
     }
 }
 
-/// All processes of the pid namespace whose first process this is.
+/// All processes of the pid namespace whose first process this is: itself and all that descend from it,
+/// since there an orphan becomes a child of the first. (To ask the kernel for the namespace of each takes
+/// rights over them that an ordinary user does not have.)
 pub fn in_namespace_of(first: Identity) -> Vec<Pid> {
-    let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(wanted) = space(&first.pid.to_string()).filter(|_| first.alive()) else { return Vec::new() };
-    if space("self").as_ref() == Some(&wanted) {
+    if !first.alive() {
         return Vec::new();
     }
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| space(&pid.to_string()).as_ref() == Some(&wanted)).filter_map(Pid::from_raw).collect()
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for (pid, parent) in pids.filter_map(|pid| Some((pid, parent_of(pid)?))) {
+        children.entry(parent).or_default().push(pid);
+    }
+    let (mut found, mut open) = (Vec::new(), vec![first.pid]);
+    while let Some(pid) = open.pop() {
+        found.extend(Pid::from_raw(pid));
+        open.extend(children.remove(&pid).unwrap_or_default());
+    }
+    found
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Whether a process is there and was not stopped.

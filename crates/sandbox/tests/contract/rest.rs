@@ -9,11 +9,8 @@ use crate::world::{World, id, in_world, run, spec};
 
 /// Processor time of all processes of a box together, in clock ticks.
 fn used(world: &World, name: &str) -> u64 {
-    let pid = std::fs::read_to_string(world.folder.path().join("data/run").join(name).join("pid")).unwrap();
-    let inside = std::fs::read_link(format!("/proc/{}/ns/pid", pid.split(' ').next().unwrap())).unwrap();
-    let all = std::fs::read_dir("/proc").unwrap().flatten();
-    let of_box = all.filter(|e| std::fs::read_link(e.path().join("ns/pid")).is_ok_and(|found| found == inside));
-    let stats = of_box.filter_map(|e| std::fs::read_to_string(e.path().join("stat")).ok());
+    let of_box = world.processes(name).into_iter();
+    let stats = of_box.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok());
     let ticks = stats.map(|stat| {
         let fields: Vec<u64> =
             stat.rsplit_once(')').unwrap().1.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();

@@ -208,15 +208,8 @@ async fn bombed(world: &World) {
     let line = format!("echo up; exec /opt/attack {}", if is_root() { "scatter" } else { "bomb" });
     let exec = sandbox.exec(ExecRequest::shell("bomb", line), &mut take);
     tokio::select! { ended = exec => panic!("it ended: {ended:?}"), _ = up.recv() => {} }
-    let pid = std::fs::read_to_string(world.folder.path().join("data/run/a/pid")).unwrap();
-    let pid = pid.split(' ').next().unwrap().to_owned();
-    let inside = std::fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
     let enough = BOMB_PIDS as usize / 2;
-    let count = || {
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        all.filter(|e| std::fs::read_link(e.path().join("ns/pid")).is_ok_and(|found| found == inside)).count()
-    };
-    while count() < enough {
+    while world.processes("a").len() < enough {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

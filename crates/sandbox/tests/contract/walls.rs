@@ -40,7 +40,7 @@ fn the_hosts_files_are_absent_but_for_its_programs() {
             .await;
         assert!(!ran.text().contains("host\n") && ran.text().ends_with("\n0\n"), "{}", ran.text());
         // Mounts name no folder of the data folder.
-        let ran = world.sh(&sandbox, "cat /proc/self/mounts").await;
+        let ran = world.sh(&sandbox, "cat /proc/self/mounts /proc/self/mountinfo").await;
         assert!(!ran.text().contains(world.folder.path().to_str().unwrap()), "{}", ran.text());
         assert_eq!(world.sh(&sandbox, "hostname; id -u; umask").await.text(), "box\n0\n0022\n");
     });
@@ -68,6 +68,46 @@ fn every_command_has_the_filter_no_new_privileges_and_few_capabilities() {
             .await;
         let wanted = "CapEff:\t00000000800000fb\nCapBnd:\t00000000800000fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n5\n";
         assert_eq!(ran.text(), wanted);
+        // No signal is blocked or ignored, there is no terminal and no group, and the session is its own.
+        let line = "grep -E '^(SigBlk|SigIgn):' /proc/self/status; grep Groups /proc/self/status | tr -d ' \t'; \
+            read pid name state parent group session terminal rest < /proc/self/stat; echo $terminal; nice";
+        let none = "0000000000000000";
+        let groups = if is_root() {
+            "Groups:\n".to_owned()
+        } else {
+            world.sh(&sandbox, "grep Groups /proc/self/status | tr -d ' \t'").await.text()
+        };
+        let wanted = format!("SigBlk:\t{none}\nSigIgn:\t{none}\n{groups}0\n0\n");
+        assert_eq!(world.sh(&sandbox, line).await.text(), wanted);
+    });
+}
+
+#[test]
+fn the_hand_tells_the_box_nothing_of_itself_or_of_the_host() {
+    in_world(async |world| {
+        let sandbox = world.sandbox("a").await;
+        let line = "cat /proc/1/comm; tr '\\0' ' ' < /proc/1/cmdline; echo; for f in environ maps auxv io stack; do \
+            cat /proc/1/$f 2>/dev/null; done; ls -ldn /proc/1/environ | cut -d' ' -f3; find / -xdev -name '*hand*' 2>/dev/null";
+        // Its folder in /proc belongs to a user that the box does not have.
+        assert_eq!(world.sh(&sandbox, line).await.text(), "hand\nchargehand __box \n65534\n");
+    });
+}
+
+#[test]
+fn landlock_stands_where_the_kernel_has_it_and_the_provider_says_so() {
+    in_world(async |world| {
+        let landlock = world.provider.probe().await.landlock;
+        if !landlock {
+            return not_run("Landlock stands around a box", "this kernel has none");
+        }
+        let sandbox = world.sandbox("a").await;
+        let text = world.sh(&sandbox, "/opt/attack attacks | grep Landlock").await.text();
+        assert_eq!(text, "kernel: a wall of Landlock less: blocked -2\n");
+        // What a program needs of its files is not in the way: renames between folders, links, terminals.
+        let line = "mkdir -p d e && echo x > d/f && mv d/f e/g && ln e/g d/h && truncate -s 0 e/g && \
+            perl -e 'open(my $t, \"+<\", \"/dev/ptmx\") or die; ioctl($t, 0x80045430, my $n = pack(\"i\", 0)) or die \"$!\"; print \"pty\\n\"'";
+        let ran = world.sh(&sandbox, line).await;
+        assert_eq!(ran.text(), "pty\n", "{}", ran.err_text());
     });
 }
 

@@ -163,6 +163,27 @@ impl World {
         self.start(spec(name, &snapshot)).await.sandbox
     }
 
+    /// The pids on the host of all processes of a box: its first and all that descend from it.
+    pub fn processes(&self, name: &str) -> Vec<u32> {
+        let first = std::fs::read_to_string(self.folder.path().join("data/run").join(name).join("pid")).unwrap();
+        let mut found = vec![first.split(' ').next().unwrap().parse().unwrap()];
+        let parent = |pid: u32| -> Option<u32> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+        };
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut others: Vec<(u32, u32)> = all.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+        loop {
+            let (children, rest): (Vec<_>, Vec<_>) = others.into_iter().partition(|(_, parent)| found.contains(parent));
+            if children.is_empty() {
+                return found;
+            }
+            found.extend(children.into_iter().map(|(pid, _)| pid));
+            others = rest;
+        }
+    }
+
     pub fn exec_id(&self) -> String {
         format!("exec-{}", self.counter.fetch_add(1, Ordering::Relaxed))
     }

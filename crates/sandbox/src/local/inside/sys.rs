@@ -113,10 +113,16 @@ pub fn empty_keyring() {
 /// Puts every signal back to its default, but for the one of broken pipes, and blocks none.
 pub fn reset_signals() {
     // SAFETY: SIG_DFL is a valid handler for every signal; numbers that cannot be changed are
-    // refused by the kernel. `set` is initialised by sigemptyset.
+    // refused by the kernel. `by_default` has the size of the kernel's structure, whose zeros mean
+    // SIG_DFL without flags. `set` is initialised by sigemptyset.
     unsafe {
         for signal in (1..=64).filter(|signal| *signal != libc::SIGPIPE) {
             libc::signal(signal, libc::SIG_DFL);
+        }
+        // The C library keeps two to itself and lets nobody change them, also where they came ignored.
+        let by_default = [0_u64; 4];
+        for signal in [32, 33] {
+            libc::syscall(libc::SYS_rt_sigaction, signal, by_default.as_ptr(), std::ptr::null::<u8>(), 8_usize);
         }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
