@@ -4,11 +4,11 @@
 //! start and again every few seconds, each task that is due gets its loop). Absent: several nodes;
 //! the data folder has one owner.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use domain::id::{Digest, TaskId};
+use domain::id::TaskId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builds;
 use crate::environment::Turns;
-use crate::failure::Failure;
 use crate::handle::{Handle, Shared, no_boxes};
+use crate::keeping::Keeper;
 use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
 use crate::place::Places;
@@ -75,6 +75,7 @@ impl Engine {
         let unfinished = self.shared.ports.store.index.unfinished().await?;
         self.remove_orphans(&unfinished).await;
         self.recover_builds();
+        let mut keeper = Keeper::default();
         let mut running = Running::new();
         let mut loops: JoinSet<()> = JoinSet::new();
         for id in unfinished {
@@ -87,7 +88,7 @@ impl Engine {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                _ = tidy.tick() => self.remove_layers().await,
+                _ = tidy.tick() => self.remove_layers(&mut keeper).await,
                 _ = look.tick() => self.run_due(&mut running, &mut loops).await,
                 Some(id) = self.woken.recv() => self.run_task(id, &mut running, &mut loops).await,
                 Some(done) = loops.join_next_with_id(), if !loops.is_empty() => {
@@ -141,8 +142,13 @@ impl Engine {
 
     /// Layers that no box uses and that nobody asked for since the call before: the disk holds the
     /// bases that are worked on, not all that ever were.
-    async fn remove_layers(&self) {
-        let keep = match self.kept_layers().await {
+    async fn remove_layers(&self, keeper: &mut Keeper) {
+        match self.shared.collect_environments(false).await {
+            Ok(removed) if removed.records.is_empty() => {}
+            Ok(removed) => tracing::info!(removed = removed.records.len(), "removed environments that nobody used lately"),
+            Err(failure) => tracing::warn!(why = failure.message, "environments could not be looked at"),
+        }
+        let keep = match keeper.layers(&self.shared).await {
             Ok(keep) => keep,
             Err(failure) => {
                 tracing::warn!(why = failure.message, "layers are left alone");
@@ -154,15 +160,6 @@ impl Engine {
             Ok(removed) => tracing::info!(removed, "removed layers that nobody uses"),
             Err(error) => tracing::warn!(%error, "layers could not be removed"),
         }
-    }
-
-    /// Layers that outlast their use: those of environments.
-    async fn kept_layers(&self) -> Result<HashSet<Digest>, Failure> {
-        let removed = self.shared.collect_environments(false).await?;
-        if !removed.records.is_empty() {
-            tracing::info!(removed = removed.records.len(), "removed environments that nobody used lately");
-        }
-        Ok(builds::registry(&self.shared)?.layers()?)
     }
 
     /// Builds that were under way when the program ended.

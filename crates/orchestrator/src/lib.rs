@@ -27,6 +27,7 @@ mod fork;
 mod handle;
 mod hub;
 mod journal;
+mod keeping;
 mod live;
 mod log;
 mod network;

@@ -63,6 +63,7 @@ impl Runner {
             let Some(action) = plan(&task, now).into_iter().next() else { break };
             if let Action::WakeAt(until) = action {
                 slot = None;
+                self.rest(&task).await;
                 tokio::select! {
                     () = sleep_until(now, until) => {}
                     () = self.log.grown_past(task.seq) => {}
@@ -83,6 +84,17 @@ impl Runner {
         }
         drop(slot);
         self.sweep().await;
+    }
+
+    /// While a task waits for a person, what its agent left running uses no processor time. Whatever is
+    /// asked of the box wakes it.
+    async fn rest(&self, task: &Task) {
+        let Some(sandbox) = task.attempt_sandbox().filter(|sandbox| task.sandboxes.contains(sandbox)) else { return };
+        if task.wait.is_some()
+            && let Err(error) = self.shared.ports.boxes.suspend(&sandbox).await
+        {
+            tracing::debug!(task = %task.id, %error, "the box does not rest");
+        }
     }
 
     fn now(&self) -> Timestamp {
