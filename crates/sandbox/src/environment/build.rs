@@ -130,7 +130,7 @@ pub enum BuildFailure {
     SecretInSnapshot {
         /// Of the secret.
         name: String,
-        /// In the box.
+        /// In the box; of a file whose name is the value, the folder.
         path: PathBuf,
     },
     /// What must not stay could not be removed.
@@ -383,7 +383,10 @@ impl Run<'_> {
         let Some(found) = found else { return Ok(()) };
         let secret = forms.get(found.pattern).and_then(|(number, _)| self.spec.forbidden.get(*number));
         let name = secret.map(|secret| secret.name.clone()).unwrap_or_default();
-        Err(BuildFailure::SecretInSnapshot { name, path: Path::new("/").join(found.path) })
+        // The value may be the name of the file: then its folder is told.
+        let path = Path::new("/").join(found.path);
+        let told = path.ancestors().find(|path| !forbidden::shows(path, &forms)).unwrap_or(Path::new("/"));
+        Err(BuildFailure::SecretInSnapshot { name, path: told.to_owned() })
     }
 }
 

@@ -3,6 +3,8 @@
 //! A value of a secret never goes into a box, so nothing should ever be found; looking is the proof.
 //! Absent: packed forms. Whoever compresses a secret hides it from this.
 
+use std::path::Path;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
@@ -46,6 +48,12 @@ pub fn forms(values: &[Forbidden]) -> Vec<(usize, Vec<u8>)> {
         all.extend(forms.into_iter().map(|form| (number, form)));
     }
     all
+}
+
+/// Whether a path shows one of the forms.
+pub(crate) fn shows(path: &Path, forms: &[(usize, Vec<u8>)]) -> bool {
+    let path = path.as_os_str().as_encoded_bytes();
+    forms.iter().any(|(_, form)| path.windows(form.len()).any(|window| window == form))
 }
 
 /// The characters of base64 that depend on the value alone when `shift` bytes are before it.

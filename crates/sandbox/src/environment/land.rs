@@ -345,7 +345,8 @@ impl Ground {
         walk::remove(&path).map_err(|source| ImportError::Write { at: name.path().to_owned(), source })
     }
 
-    /// Removes what lower layers left at `name`, and keeps what this layer made there.
+    /// Removes what lower layers left in the folder `name`, and keeps what this layer made there;
+    /// what is no folder stays.
     pub fn hide(&mut self, name: Option<&Inside>) -> Result<(), ImportError> {
         let path = name.map_or(Path::new(""), Inside::path).to_owned();
         let folder = match self.look(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
@@ -363,7 +364,7 @@ impl Ground {
             let child = Inside(child);
             if !self.made_here(&child) {
                 self.remove(&child)?;
-            } else if entry.file_type() == FileType::Directory {
+            } else {
                 self.hide(Some(&child))?;
             }
         }

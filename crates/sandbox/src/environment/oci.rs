@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -135,7 +136,9 @@ impl Layout {
         let read = |source| ImportError::Read { path: self.path.join(name), source };
         match &self.members {
             None => {
-                let file = File::open(self.path.join(name)).map_err(read)?;
+                // Not to hang on a pipe that lies there instead.
+                let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+                let file = File::options().read(true).custom_flags(flags).open(self.path.join(name)).map_err(read)?;
                 if !file.metadata().map_err(read)?.is_file() {
                     return Err(self.unusable(format!("{} is no file", name.display())));
                 }

@@ -333,6 +333,8 @@ impl Registry {
             recovered.extend(self.change(&record.key, |record| {
                 record.state = State::Failed;
                 record.ended_at = Some(now);
+                // Nobody knows how far it came; the next build finds what is whole.
+                record.snapshot = None;
                 record.failure = Some("the server ended while it was building; build it again".into());
             })?);
         }
