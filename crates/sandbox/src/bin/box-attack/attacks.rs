@@ -5,6 +5,9 @@
 
 use std::ffi::{CStr, CString};
 
+use crate::files::{self, foreign_home, has_bytes, has_entries, sysrq};
+use crate::sockets;
+
 /// Blocked without an error: what was asked for is empty or not there.
 pub const NOTHING: i32 = -2;
 
@@ -35,7 +38,7 @@ pub fn all() -> impl Iterator<Item = Attack> {
     let fixed = fixed.into_iter().flat_map(|(kind, tries)| {
         tries.iter().map(move |(name, attempt)| Attack { kind, name: (*name).to_owned(), answer: attempt() })
     });
-    fixed.chain(families()).chain(netlink()).chain(written_files()).chain(read_files())
+    fixed.chain(sockets::families()).chain(sockets::netlink()).chain(files::written_files()).chain(files::read_files())
 }
 
 fn errno() -> i32 {
@@ -76,7 +79,8 @@ fn c(text: &'static CStr) -> usize {
     text.as_ptr() as usize
 }
 
-fn socket(family: i32, kind: i32, protocol: i32) -> Answer {
+/// Asks for a socket.
+pub fn socket(family: i32, kind: i32, protocol: i32) -> Answer {
     call(libc::SYS_socket, [family as usize, kind as usize, protocol as usize, 0, 0, 0])
 }
 
@@ -350,174 +354,6 @@ const HOST: [Try; 11] = [
     ("write into /usr", || open("/usr/x", libc::O_WRONLY | libc::O_CREAT)),
     ("write a program of /usr", || open("/usr/bin/env", libc::O_WRONLY)),
 ];
-
-/// Families of sockets that a box does not have, by their numbers.
-fn families() -> impl Iterator<Item = Attack> {
-    let names = [
-        (3, "AX.25"),
-        (4, "IPX"),
-        (5, "AppleTalk"),
-        (9, "X.25"),
-        (15, "key management"),
-        (17, "packet"),
-        (21, "RDS"),
-        (24, "PPPoX"),
-        (26, "LLC"),
-        (27, "InfiniBand"),
-        (28, "MPLS"),
-        (29, "CAN"),
-        (30, "TIPC"),
-        (31, "Bluetooth"),
-        (33, "RxRPC"),
-        (35, "Phonet"),
-        (36, "IEEE 802.15.4"),
-        (37, "CAIF"),
-        (38, "crypto"),
-        (39, "NFC"),
-        (40, "vsock"),
-        (41, "KCM"),
-        (42, "Qualcomm IPC"),
-        (43, "SMC"),
-        (44, "XDP"),
-        (45, "MCTP"),
-    ];
-    names.into_iter().map(|(family, name)| Attack {
-        kind: "sockets",
-        name: format!("a socket of {name}"),
-        answer: {
-            let kinds = [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_RAW, libc::SOCK_SEQPACKET];
-            let answers = kinds.map(|kind| socket(family, kind, 0));
-            answers.into_iter().find(Result::is_ok).unwrap_or(answers[0])
-        },
-    })
-}
-
-/// Netlink protocols other than routes.
-fn netlink() -> impl Iterator<Item = Attack> {
-    let names = [
-        (4, "socket diagnosis"),
-        (5, "netfilter's log"),
-        (6, "IPsec"),
-        (7, "SELinux"),
-        (9, "audit"),
-        (12, "netfilter"),
-        (15, "device events"),
-        (16, "generic"),
-        (20, "RDMA"),
-        (21, "crypto"),
-    ];
-    names.into_iter().map(|(protocol, name)| Attack {
-        kind: "sockets",
-        name: format!("netlink of {name}"),
-        answer: socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol),
-    })
-}
-
-/// Levers under `/proc` that must not move.
-fn written_files() -> impl Iterator<Item = Attack> {
-    let paths = [
-        "/proc/sys/kernel/core_pattern",
-        "/proc/sys/kernel/modprobe",
-        "/proc/sys/kernel/hotplug",
-        "/proc/sys/kernel/usermodehelper/bset",
-        "/proc/sys/kernel/hostname",
-        "/proc/sys/kernel/ns_last_pid",
-        "/proc/sys/kernel/randomize_va_space",
-        "/proc/sys/kernel/unprivileged_bpf_disabled",
-        "/proc/sys/kernel/shmmax",
-        "/proc/sys/net/ipv4/ip_forward",
-        "/proc/sys/user/max_user_namespaces",
-        "/proc/sys/vm/overcommit_memory",
-        "/proc/sys/vm/drop_caches",
-        "/proc/sys/fs/binfmt_misc/register",
-        "/proc/sys/fs/suid_dumpable",
-        "/proc/sysrq-trigger",
-        "/proc/irq/0/smp_affinity",
-        "/proc/irq/default_smp_affinity",
-        "/proc/acpi/wakeup",
-        "/proc/self/uid_map",
-        "/proc/self/gid_map",
-        "/proc/self/setgroups",
-        "/proc/pressure/cpu",
-    ];
-    paths.into_iter().map(|path| Attack { kind: "levers", name: format!("write {path}"), answer: write_byte(path) })
-}
-
-/// Writes what would change nothing, were it taken. A null device takes everything and does nothing.
-fn write_byte(path: &str) -> Answer {
-    use std::io::Write as _;
-    use std::os::unix::fs::FileTypeExt as _;
-    if std::fs::metadata(path).is_ok_and(|about| about.file_type().is_char_device()) {
-        return Err(NOTHING);
-    }
-    let before = std::fs::read(path).unwrap_or_default();
-    let written = std::fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(&before));
-    written.map_err(|error| error.raw_os_error().unwrap_or(-1))
-}
-
-/// What `/proc` and `/sys` must not tell.
-fn read_files() -> impl Iterator<Item = Attack> {
-    let paths = [
-        "/proc/cmdline",
-        "/proc/config.gz",
-        "/proc/diskstats",
-        "/proc/interrupts",
-        "/proc/iomem",
-        "/proc/ioports",
-        "/proc/kallsyms",
-        "/proc/kcore",
-        "/proc/key-users",
-        "/proc/keys",
-        "/proc/kmsg",
-        "/proc/kpagecount",
-        "/proc/kpageflags",
-        "/proc/modules",
-        "/proc/mtrr",
-        "/proc/pagetypeinfo",
-        "/proc/partitions",
-        "/proc/sched_debug",
-        "/proc/scsi/scsi",
-        "/proc/slabinfo",
-        "/proc/timer_list",
-        "/proc/vmallocinfo",
-        "/proc/self/stack",
-        "/sys/class/dmi/id/product_uuid",
-        "/sys/kernel/security/lsm",
-        "/sys/firmware/acpi/tables/DSDT",
-    ];
-    paths.into_iter().map(|path| Attack { kind: "facts", name: format!("read {path}"), answer: has_bytes(path) })
-}
-
-/// Open only if there is something in it.
-fn has_bytes(path: &str) -> Answer {
-    use std::io::Read as _;
-    let mut byte = [0];
-    match std::fs::File::open(path).and_then(|mut file| file.read(&mut byte)) {
-        Ok(read) if read > 0 => Ok(()),
-        Ok(_) => Err(NOTHING),
-        Err(error) => Err(error.raw_os_error().unwrap_or(-1)),
-    }
-}
-
-fn has_entries(path: &str) -> Answer {
-    let entries = std::fs::read_dir(path).map_err(|error| error.raw_os_error().unwrap_or(-1))?;
-    if entries.count() > 0 { Ok(()) } else { Err(NOTHING) }
-}
-
-fn foreign_home() -> Answer {
-    let others = std::fs::read_dir("/home").map_err(|error| error.raw_os_error().unwrap_or(-1))?;
-    if others.flatten().any(|entry| entry.file_name() != "agent") { Ok(()) } else { Err(NOTHING) }
-}
-
-/// The trigger is covered by the null device: a write goes nowhere.
-fn sysrq() -> Answer {
-    use std::os::unix::fs::FileTypeExt as _;
-    match std::fs::metadata("/proc/sysrq-trigger") {
-        Ok(about) if about.file_type().is_char_device() => Err(NOTHING),
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.raw_os_error().unwrap_or(-1)),
-    }
-}
 
 /// A process can be under 16 sets of Landlock's rules; where one more than 15 fits, the box has none
 /// around it. A kernel without Landlock has no such wall to be missing.

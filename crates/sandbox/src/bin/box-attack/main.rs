@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test program")]
 
 mod attacks;
+mod files;
+mod sockets;
 mod trouble;
 
 use std::io::Write as _;
