@@ -34,6 +34,7 @@ use crate::authority::BoxAuthority;
 use crate::denial::Denial;
 use crate::list::AllowList;
 use crate::meter::Total;
+use crate::pace::Pace;
 use crate::redact::{KnownValues, RedactError};
 use crate::resolve::{self, Resolver};
 use crate::secret::{Secret, SecretSource};
@@ -61,6 +62,11 @@ pub struct Limits {
     pub connect: Duration,
     /// Time in which nothing moves before a connection ends.
     pub idle: Duration,
+    /// Requests in the long run; ten times as many may come at once before any has to wait.
+    pub requests_per_second: u32,
+    /// Refusals in the long run, likewise: a box that is refused without end is answered slowly, so
+    /// that it can't fill the records.
+    pub denials_per_second: u32,
     /// All bytes together, both ways; `None` for no cap.
     pub total_bytes: Option<u64>,
 }
@@ -74,6 +80,8 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(600),
+            requests_per_second: 500,
+            denials_per_second: 20,
             total_bytes: None,
         }
     }
@@ -145,6 +153,8 @@ struct Inner {
     never: Vec<SocketAddr>,
     limits: Limits,
     total: Arc<Total>,
+    requests: Pace,
+    denials: Pace,
     /// Secrets in the form that answers are searched for, by name.
     compiled: Mutex<HashMap<String, (Secret, KnownValues)>>,
 }
@@ -213,6 +223,11 @@ impl Door {
             upstream: config.upstream,
             authority: config.authority,
             never: config.never,
+            requests: Pace::new(
+                config.limits.requests_per_second,
+                config.limits.requests_per_second.saturating_mul(10),
+            ),
+            denials: Pace::new(config.limits.denials_per_second, config.limits.denials_per_second.saturating_mul(10)),
             limits: config.limits,
             total: Arc::clone(&total),
             compiled: Mutex::default(),

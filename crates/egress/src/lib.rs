@@ -26,6 +26,7 @@ mod hello;
 mod inject;
 mod list;
 mod meter;
+mod pace;
 mod path;
 mod redact;
 mod resolve;

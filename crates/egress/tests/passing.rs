@@ -242,6 +242,51 @@ async fn a_box_that_hogs_its_connections_is_refused_and_only_that_box() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_an_answer_and_where_it_leads_is_asked_anew() {
+    let world = World::new();
+    let answering = std::sync::Arc::new(|_: &Seen| {
+        let answer = hyper::Response::builder().status(302).header("location", "http://169.254.169.254/latest");
+        answer.header("x-chargehand-denied", "forged").body(Default::default()).unwrap()
+    });
+    let far = Far::start(Some(world.trust.server(&["far.test"])), answering).await;
+    let _door = world.door(&format!("allow = [{{ host = \"far.test\", ports = [{}], private = true }}]", far.port));
+    let answer = world.get(&format!("http://far.test:{}/", far.port), "").await;
+    assert!(answer.starts_with("HTTP/1.1 302") && answer.contains("169.254.169.254"), "{answer}");
+    assert!(!answer.contains("x-chargehand-denied"), "only the door speaks for the door: {answer}");
+    assert_eq!(reason(&world.get("http://169.254.169.254/latest", "").await), "host_not_listed");
+}
+
+#[tokio::test]
+async fn a_box_that_is_refused_without_end_is_answered_slowly() {
+    let mut world = World::new();
+    world.limits.denials_per_second = 5;
+    let _door = world.door("");
+    let began = std::time::Instant::now();
+    for _ in 0..56 {
+        world.get("http://a.test/", "").await;
+    }
+    // Ten times as many are free at once; the last five wait for a fifth of a second each, however
+    // slow the machine is.
+    assert!(began.elapsed() > std::time::Duration::from_millis(900), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_comes_right_behind_a_connect_is_part_of_the_tunnel() {
+    let world = World::new();
+    let far = Far::start(None, echo()).await;
+    let _door = world.door(&format!(
+        "allow = [{{ host = \"far.test\", ports = [{}], private = true, scheme = \"tcp\" }}]",
+        far.port
+    ));
+    let both = format!(
+        "CONNECT far.test:{0} HTTP/1.1\r\nHost: far.test:{0}\r\n\r\nGET /early HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        far.port
+    );
+    let answer = world.raw(both.as_bytes()).await;
+    assert!(answer.contains("GET /early"), "{answer}");
+}
+
+#[tokio::test]
 async fn heads_without_end_and_silence_do_not_hold_a_connection() {
     let mut world = World::new();
     world.limits.head = std::time::Duration::from_millis(100);

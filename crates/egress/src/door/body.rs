@@ -80,6 +80,14 @@ impl Answer {
     }
 }
 
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.record.failed("it ended before the answer was complete: the box or the door went away");
+        }
+    }
+}
+
 impl hyper::body::Body for Answer {
     type Data = Bytes;
     type Error = BodyError;

@@ -82,6 +82,7 @@ pub(super) async fn connection(stream: UnixStream, inner: Arc<Inner>, turns: Arc
     let Ok(Ok(_turn)) = timeout(inner.limits.queue, turns.acquire_owned()).await else {
         let denial = Denial::TooManyConnections { limit: inner.limits.connections };
         OpenRecord::new(&inner.book, "", "").denied(&denial);
+        inner.denials.turn().await;
         refuse(&mut client, "503 Service Unavailable", &denial).await;
         return;
     };
@@ -116,7 +117,7 @@ async fn serve(client: Client, inner: Arc<Inner>, activity: Arc<Activity>) {
                 }
             }
         }
-        Some(Next::Blind(blind)) => tunnel::blind(blind).await,
+        Some(Next::Blind(blind)) => tunnel::blind(blind, &session).await,
         Some(Next::Switched(switched)) => tunnel::switched(switched).await,
         None => {}
     }
@@ -132,6 +133,7 @@ where
     if let Some(detail) = framing::ambiguity(&head) {
         let denial = Denial::Ambiguous { detail: detail.to_owned() };
         session.unread().denied(&denial);
+        session.inner.denials.turn().await;
         refuse(&mut stream, "400 Bad Request", &denial).await;
         return None;
     }
@@ -153,13 +155,20 @@ where
     {
         let detail = "it is not HTTP/1, or its head is too large".to_owned();
         session.unread().denied(&Denial::Ambiguous { detail });
+        session.inner.denials.turn().await;
     }
     session.next.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 async fn answer_to(request: Request<Incoming>, session: &Arc<Session>) -> Response<Body> {
-    if request.method() == Method::CONNECT && session.over.is_none() {
-        return connect::answer_to(request, session).await;
+    session.inner.requests.turn().await;
+    let answer = if request.method() == Method::CONNECT && session.over.is_none() {
+        connect::answer_to(request, session).await
+    } else {
+        forward::answer_to(request, session).await.unwrap_or_else(|denial| answer::denied(&denial))
+    };
+    if answer.headers().contains_key(answer::DENIED) {
+        session.inner.denials.turn().await;
     }
-    forward::answer_to(request, session).await.unwrap_or_else(|denial| answer::denied(&denial))
+    answer
 }

@@ -63,7 +63,7 @@ pub(super) struct Switched {
 }
 
 /// Carries a blind tunnel to its end.
-pub(super) async fn blind(blind: Blind) {
+pub(super) async fn blind(blind: Blind, session: &Session) {
     let Blind { upgrade, mut upstream, target, tls, mut record } = blind;
     let Ok(client) = upgrade.await else { return };
     let mut client = TokioIo::new(client);
@@ -71,7 +71,11 @@ pub(super) async fn blind(blind: Blind) {
         let hello = match allowed_hello(&mut client, &target).await {
             Ok(Some(hello)) => hello,
             Ok(None) => return,
-            Err(denial) => return record.denied(&denial),
+            Err(denial) => {
+                record.denied(&denial);
+                drop(record);
+                return session.inner.denials.turn().await;
+            }
         };
         if upstream.write_all(&hello).await.is_err() {
             return;
@@ -127,6 +131,8 @@ pub(super) async fn open(opened: Opened, session: &Arc<Session>) -> Option<(Insi
     };
     if let Err(denial) = agree(start.client_hello().server_name(), &target) {
         record.denied(&denial);
+        drop(record);
+        inner.denials.turn().await;
         return None;
     }
     let config = match authority.server_config(&target.host, inner.book.clock.now()) {

@@ -147,6 +147,7 @@ impl Far {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                stream.set_nodelay(true).unwrap();
                 this.connections.fetch_add(1, Ordering::SeqCst);
                 let (this, answering, tls) = (this.clone(), Arc::clone(&answering), tls.clone());
                 tokio::spawn(async move {
