@@ -4,7 +4,7 @@
 //! and an interrupt would end the program before the terminal is as it was. Absent: stars. They tell
 //! whoever looks how long the value is.
 
-use std::io::{Read, Write as _};
+use std::io::{BufRead, Write as _};
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use store::Secret;
@@ -51,7 +51,7 @@ pub(super) fn ask(question: &str) -> Result<Secret, Failure> {
 }
 
 /// Keys up to the end of the line; `None` if the user gave up.
-fn line(input: impl Read) -> std::io::Result<Option<Secret>> {
+fn line(input: impl BufRead) -> std::io::Result<Option<Secret>> {
     // Room from the start: a buffer that grows would leave the value behind.
     let mut typed = Zeroizing::new(Vec::with_capacity(MAX_SECRET_BYTES + 2));
     for key in input.bytes() {
