@@ -6,6 +6,7 @@
 //! [`port::Capabilities`]; it never pretends. Deliberately absent: git, agents, gates, the way out
 //! of the box (it has no network at all here), and any reading of the environment or the clock.
 
+mod capabilities;
 pub(crate) mod client;
 pub mod environment;
 pub mod error;
