@@ -26,6 +26,7 @@ use server::api::LiveItem;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::compose;
+use crate::failure::INTERRUPTED;
 use crate::render::story::{Story, Wishes};
 use crate::render::words;
 use crate::settings::{ProviderSettings, Settings};
@@ -93,7 +94,7 @@ pub async fn run(args: DemoArgs, settings: &Settings, json: bool) -> anyhow::Res
             "the sample of the demo is a Rust crate, and no cargo was found that a sandbox may see: install Rust with rustup, or set RUSTUP_HOME to where it is"
         );
     }
-    let scratch = Scratch::make(args.keep)?;
+    let mut scratch = Scratch::make(args.keep)?;
     let mut stage = Stage { screen: Screen::of_stdout(settings.output, json), json };
     stage.opening(args.model.as_deref())?;
     let base = make_sample(&scratch.sample()).await?;
@@ -104,6 +105,12 @@ pub async fn run(args: DemoArgs, settings: &Settings, json: bool) -> anyhow::Res
     let played = tokio::select! {
         played = play(&handle, &mut stage, &scratch, &settings) => played,
         error = running.work.broke_off() => Err(error),
+        _ = tokio::signal::ctrl_c() => {
+            // Nothing of a demo that nobody wants to see is left.
+            running.stop().await?;
+            scratch.unwanted = true;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
     };
     running.stop().await?;
     let (task, log) = played?;
@@ -121,6 +128,8 @@ pub async fn run(args: DemoArgs, settings: &Settings, json: bool) -> anyhow::Res
 struct Scratch {
     root: PathBuf,
     keep: bool,
+    /// Whether the sample goes too.
+    unwanted: bool,
 }
 
 impl Scratch {
@@ -128,7 +137,7 @@ impl Scratch {
         let folder = tempfile::Builder::new().prefix("chargehand-demo-").tempdir();
         let folder = folder.with_context(|| format!("can't make a folder in {}", std::env::temp_dir().display()))?;
         // The sample stays when the demo is over.
-        Ok(Self { root: folder.keep(), keep })
+        Ok(Self { root: folder.keep(), keep, unwanted: false })
     }
     fn sample(&self) -> PathBuf {
         self.root.join("duration")
@@ -140,7 +149,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.keep {
+        if self.unwanted && !self.keep {
+            let _ = std::fs::remove_dir_all(&self.root);
+        } else if !self.keep {
             let _ = std::fs::remove_dir_all(self.data());
             let _ = std::fs::remove_file(self.root.join("demo.cassette.json"));
         }

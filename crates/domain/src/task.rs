@@ -13,8 +13,8 @@ use crate::effect::{Effect, FailureClass, FailureSource, TokenUsage};
 use crate::evidence::{Evidence, GateSpec};
 use crate::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
 use crate::principal::Principal;
-use crate::step::{ForkPoint, StepFiles, TaskEnvironment};
 pub use crate::state::{Outcome, OutcomeReason, TaskState, Wait, WaitKind};
+use crate::step::{ForkPoint, StepFiles, TaskEnvironment};
 pub use crate::summary::TaskSummary;
 
 /// Which repository, and where in it work begins.

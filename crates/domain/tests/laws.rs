@@ -6,6 +6,7 @@ use domain::command::{Command, decide};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::event::{Envelope, Event, chain, chain_root};
 use domain::fold::fold;
+use domain::id::Digest;
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
 use domain::task::{AgentEnd, OutcomeReason, TaskState};
@@ -44,6 +45,14 @@ fn result(story: &Story, effect: &Effect, luck: u8) -> EffectResult {
             EffectResult::Landed { commit: commit.clone(), previous: expected_base.clone(), worktree_updated: false }
         }
         Effect::CloseSandbox { .. } => EffectResult::SandboxClosed,
+        Effect::BuildEnvironment { .. } => EffectResult::EnvironmentBuilt {
+            key: Digest::of(b"key"),
+            layers: vec![Digest::of(b"layer")],
+            env: vec![],
+            notes: vec![],
+            reused: luck > 128,
+            duration_ms: 1,
+        },
         other => panic!("{other:?} is not performed by the platform in {:?}", story.task.state),
     }
 }
@@ -51,7 +60,11 @@ fn result(story: &Story, effect: &Effect, luck: u8) -> EffectResult {
 /// What the orchestrator would do, with the world's answers taken from the dice.
 fn step(story: &mut Story, action: Action, luck: u8) {
     match action {
-        Action::ChooseGates => story.happens(Event::GatesChosen { gates: vec![gate("test")], config_digest: None }),
+        Action::ChooseGates => {
+            let environment = story::environment(luck > 100);
+            story.happens(Event::EnvironmentChosen { environment });
+            story.happens(Event::GatesChosen { gates: vec![gate("test")], config_digest: None });
+        }
         Action::StartAttempt { attempt } => story.happens(Event::AttemptStarted { attempt }),
         Action::RunAgent { attempt } => {
             let sandbox = story.task.attempt_sandbox().unwrap();

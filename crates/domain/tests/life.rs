@@ -4,8 +4,9 @@ mod story;
 
 use domain::command::{Command, Refusal, decide};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
-use domain::event::{Event, MessageSource};
+use domain::event::{EgressRequest, Event, MessageSource};
 use domain::fold::{Illegal, apply, effect_id, fold};
+use domain::id::Digest;
 use domain::plan::{Action, MAX_FAILURES, plan};
 use domain::principal::Principal;
 use domain::task::{AgentEnd, OutcomeReason, TaskState, WaitKind};
@@ -20,6 +21,103 @@ fn a_new_task_first_learns_its_gates_and_then_starts_an_attempt() {
     story.happens(Event::AttemptStarted { attempt: 1 });
     assert_eq!(plan(&story.task, at(1)), [Action::RunAgent { attempt: 1 }]);
     assert_eq!(story.task.state, TaskState::Working);
+}
+
+#[test]
+fn an_environment_is_built_before_the_first_attempt_and_where_it_fails_the_task_ends_with_the_reason() {
+    let mut story = Story::submitted();
+    story.happens(Event::EnvironmentChosen { environment: story::environment(true) });
+    story.happens(Event::GatesChosen { gates: vec![gate("test")], config_digest: None });
+    let Action::Perform(build @ Effect::BuildEnvironment { .. }) = story.plans() else { panic!("{:?}", story.plans()) };
+    // People may speak while it is built; nobody listens yet, and the agent hears it first.
+    story.starts(build.clone());
+    assert_eq!(story.task.state, TaskState::Working);
+    story.says("be quick");
+    let mut failing = story.clone();
+    failing.ends(EffectResult::Failed {
+        class: FailureClass::Final,
+        source: FailureSource::User,
+        message: "setup command 1 failed".into(),
+        retry_after_ms: None,
+    });
+    assert!(
+        matches!(failing.plans(), Action::End { state: TaskState::Failed, outcome } if outcome.reason == OutcomeReason::User && outcome.message.contains("setup command 1"))
+    );
+
+    let layers = vec![Digest::of(b"base"), Digest::of(b"setup")];
+    let (env, notes) = (vec![("A".into(), "b".into())], vec!["a note".into()]);
+    story.ends(EffectResult::EnvironmentBuilt {
+        key: Digest::of(b"key"),
+        layers: layers.clone(),
+        env,
+        notes,
+        reused: false,
+        duration_ms: 1,
+    });
+    let built = story.task.environment.clone().unwrap();
+    assert_eq!((built.layers, built.env.len()), (Some(layers), 1));
+    assert!(story.task.notes.contains(&"a note".to_owned()));
+    assert_eq!(story.plans(), Action::StartAttempt { attempt: 1 });
+}
+
+#[test]
+fn the_newest_kept_files_belong_to_the_attempt_that_kept_them() {
+    let mut story = Story::working();
+    let sandbox = story.task.attempt_sandbox().unwrap();
+    let keep = |turn| Effect::Snapshot { sandbox: sandbox.clone(), attempt: 1, turn };
+    let taken = |name: &[u8]| EffectResult::SnapshotTaken { layers: vec![Digest::of(name)], duration_ms: 1 };
+    story.does(keep(1), taken(b"one"));
+    story.does(keep(3), taken(b"three"));
+    let files = story.task.attempt.as_ref().unwrap().files.clone().unwrap();
+    assert_eq!((files.turn, files.layers), (3, vec![Digest::of(b"three")]));
+    // A step that could not be kept is no failure of the task's.
+    story.does(
+        keep(4),
+        EffectResult::Failed {
+            class: FailureClass::Unknown,
+            source: FailureSource::Infra,
+            message: "no".into(),
+            retry_after_ms: None,
+        },
+    );
+    assert!(story.task.failures.is_none());
+    story.happens(Event::AgentEnded { attempt: 1, end: AgentEnd::Lost { message: "the box is gone".into() } });
+    story.happens(Event::AttemptStarted { attempt: 2 });
+    assert!(story.task.attempt.as_ref().unwrap().files.is_none());
+}
+
+#[test]
+fn what_was_not_let_out_of_a_box_counts_as_denied_also_after_the_end() {
+    let mut story = Story::working();
+    let sandbox = story.task.attempt_sandbox().unwrap();
+    let request = |denied: Option<&str>| EgressRequest {
+        at: at(0),
+        method: "GET".into(),
+        host: "api.example.com".into(),
+        port: 443,
+        path: "/".into(),
+        rule: None,
+        denied: denied.map(str::to_owned),
+        failure: None,
+        status: None,
+        secret: None,
+        up_bytes: 1,
+        down_bytes: 1,
+        duration_ms: 1,
+    };
+    let report = |sandbox| Event::EgressReported {
+        sandbox,
+        requests: vec![request(None), request(Some("not listed"))],
+        unlisted: 0,
+    };
+    story.happens(report(sandbox.clone()));
+    story.commands(&Command::Cancel { reason: String::new() }).unwrap();
+    if !story.task.state.is_terminal() {
+        let Action::End { state, outcome } = story.plans() else { panic!("{:?}", story.plans()) };
+        story.happens(Event::TaskEnded { state, outcome });
+    }
+    story.happens(report(sandbox));
+    assert_eq!(story.task.denials, 2);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use agent::tools::run::{Wanted, run_command};
 use domain::effect::{FailureClass, FailureSource};
+use domain::evidence::CommandEnd;
 use domain::id::TaskId;
 use domain::task::Task;
 use forge::{Import, ImportLimits, Imported, Project};
@@ -45,6 +46,10 @@ g bundle create -q "$out" "$base..refs/heads/chargehand-result"
 echo collected
 "#;
 
+/// What a base of its own needs.
+pub(crate) const NO_GIT: &str =
+    "the environment has no shell or no git, which boxes need for commits to go in and out; add them to its base or setup";
+
 /// Where the bundle lies in the box.
 const BUNDLE: &str = "/tmp/.chargehand-result.bundle";
 
@@ -75,7 +80,10 @@ impl Collecting<'_> {
         let finished = run_command(hands, self.name, wanted, &|_| ()).await?;
         if !finished.end.succeeded() {
             let (end, tail) = (&finished.end, finished.tail());
-            let why = format!("the result could not be put together in the sandbox ({end}): {}", tail.trim());
+            let why = match end {
+                CommandEnd::Exited { code: 127 } | CommandEnd::NotStarted { .. } => NO_GIT.to_owned(),
+                _ => format!("the result could not be put together in the sandbox ({end}): {}", tail.trim()),
+            };
             return Err(Failure::new(FailureClass::Final, FailureSource::User, why));
         }
         if finished.tail().trim_end().ends_with("unchanged") {

@@ -19,6 +19,7 @@ use forge::Project;
 use sandbox::{Sandbox, SnapshotRef};
 
 use crate::boxes::{self, layer};
+use crate::collect::NO_GIT;
 use crate::failure::Failure;
 use crate::place::Place;
 use crate::ports::Ports;
@@ -107,8 +108,8 @@ pub(crate) async fn checked_out(hands: &dyn Sandbox, commit: &CommitSha, source:
         return Ok(());
     }
     let tail = finished.tail();
-    let why = if matches!(finished.end, CommandEnd::Exited { code: 127 }) {
-        "the environment has no git, which boxes need to check commits out; add it to its base or setup".to_owned()
+    let why = if matches!(finished.end, CommandEnd::Exited { code: 127 } | CommandEnd::NotStarted { .. }) {
+        NO_GIT.to_owned()
     } else {
         format!("{commit} could not be checked out in the environment ({}): {}", finished.end, tail.trim())
     };

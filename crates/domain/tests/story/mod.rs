@@ -10,6 +10,7 @@ use domain::fold::{apply, begin, effect_id};
 use domain::id::{CommitSha, Digest, EffectId, SandboxId, TaskId};
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
+use domain::step::{EnvironmentChoice, RecipeSource};
 use domain::task::{AgentEnd, AgentSpec, Decision, Judgement, RepoSpec, Task, TaskSpec, Tier, Wait, WaitKind};
 use jiff::Timestamp;
 
@@ -31,6 +32,13 @@ pub fn gate(name: &str) -> GateSpec {
     }
 }
 
+/// An environment that has to be built, or has not.
+pub fn environment(needs_build: bool) -> EnvironmentChoice {
+    let recipe_digest = Digest::of(b"recipe");
+    EnvironmentChoice { source: RecipeSource::File, recipe_digest, needs_build, network: vec![] }
+}
+
+#[derive(Clone)]
 pub struct Story {
     pub task: Task,
     pub log: Vec<Envelope>,
