@@ -170,8 +170,12 @@ type Found<'a> = (&'a Rule, Scheme, u16, Option<GitRequest>);
 fn find<'a>(rules: &'a [Rule], asked: Asked<'_>, reach: Option<(Scheme, u16)>) -> Result<Found<'a>, Denial> {
     let mut missed = Missed::Host;
     for rule in rules.iter().filter(|rule| names(rule, asked.target)) {
-        let Some((scheme, port)) = upstream(rule, asked).filter(|found| reach.is_none_or(|reach| reach == *found))
-        else {
+        // A ceiling has to allow what is dialled, however the box asked for it.
+        let reached = match reach {
+            Some((scheme, port)) => (rule.scheme == scheme && rule.ports.contains(&port)).then_some((scheme, port)),
+            None => upstream(rule, asked),
+        };
+        let Some((scheme, port)) = reached else {
             missed = missed.max(Missed::Port);
             continue;
         };

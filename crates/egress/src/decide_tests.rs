@@ -140,6 +140,10 @@ fn a_ceiling_only_narrows() {
     assert_eq!(code(&both, "POST https://a.b/"), "method_not_allowed");
     assert_eq!(code(&both, "GET https://c.d/"), "host_not_listed");
     assert_eq!(code(&both, "GET https://e.f/"), "host_not_listed");
+    let upgraded = list(&["host = \"a.b\""]).within(&list(&["host = \"a.b\"\nports = [8443, 443]"]));
+    assert_eq!(code(&upgraded, "GET http://a.b/"), "https:443");
+    let elsewhere = list(&["host = \"a.b\""]).within(&list(&["host = \"a.b\"\nports = [80]"]));
+    assert_eq!(code(&elsewhere, "GET http://a.b/"), "port_not_listed");
 }
 
 fn any_entry() -> impl Strategy<Value = String> {

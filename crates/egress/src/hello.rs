@@ -4,7 +4,7 @@
 //! unchanged.
 
 /// Most bytes of a hello that are waited for.
-pub const MAX_HELLO_BYTES: usize = 64 * 1024;
+pub const MAX_HELLO_BYTES: usize = 16 * 1024;
 
 /// What the first bytes of a tunnel are.
 #[derive(Debug, Clone, PartialEq, Eq)]

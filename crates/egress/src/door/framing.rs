@@ -13,7 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 /// Reads up to the end of the first head, or as much as there is of it.
 pub(super) async fn first_head<S: AsyncRead + Unpin>(client: &mut S, limit_bytes: usize) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(1024);
-    while !is_whole(&head) && head.len() < limit_bytes {
+    let mut searched = 0;
+    // Only what is new is searched, so that a head in single bytes costs no more than any other.
+    while !is_whole(head.get(searched..).unwrap_or_default()) && head.len() < limit_bytes {
+        searched = head.len().saturating_sub(3);
         if client.read_buf(&mut head).await? == 0 {
             break;
         }
