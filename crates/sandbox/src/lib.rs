@@ -3,8 +3,9 @@
 //!
 //! A sandbox is the brain's hands: it runs commands and holds files, and nothing of the task's
 //! state lives in it. What a provider cannot do on this machine it says in
-//! [`port::Capabilities`]; it never pretends. Deliberately absent: git, agents, gates, the way out
-//! of the box (it has no network at all here), and any reading of the environment or the clock.
+//! [`port::Capabilities`]; it never pretends. Deliberately absent: git, agents, gates, who
+//! listens at a box's way out (without one it has no network at all), and any reading of the
+//! environment or the clock.
 
 mod capabilities;
 pub(crate) mod client;

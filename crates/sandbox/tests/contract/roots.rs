@@ -3,50 +3,45 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use domain::id::Digest;
 use sandbox::{Ended, ExecRequest, Provider, Root, SandboxError, SnapshotRef, StartSpec, StartedAs};
 
 use crate::world::{World, base, in_world, not_run, run, spec};
 
-/// A busybox without a C library: the system's, or one out of Debian's package, unpacked beside the
-/// tests.
+/// A file out of one of Debian's packages, unpacked beside the tests.
+fn unpacked(package: &str, file: &str) -> Option<PathBuf> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let places = [Path::new(env!("CARGO_TARGET_TMPDIR")).join(package), base().join(package)];
+    if let Some(place) = places.iter().find(|place| place.join(file).is_file()) {
+        return Some(place.join(file));
+    }
+    let folder = tempfile::Builder::new().prefix("package").tempdir_in(base()).ok()?;
+    let run = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(folder.path()).stdin(Stdio::null());
+        command.env("DEBIAN_FRONTEND", "noninteractive").output().is_ok_and(|output| output.status.success())
+    };
+    let script = format!("chmod 755 . && dpkg-deb -x {package}_*.deb {package}");
+    if !run("apt-get", &["download", package]) || !run("sh", &["-c", &script]) {
+        return None;
+    }
+    let place = places.iter().find(|place| std::fs::rename(folder.path().join(package), place).is_ok())?;
+    Some(place.join(file)).filter(|path| path.is_file())
+}
+
+/// A busybox without a C library: the system's, or one out of Debian's package.
 fn busybox() -> Option<PathBuf> {
     static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let is_static = |path: &Path| {
+    let is_static = |path: &PathBuf| {
         let listed = Command::new("/lib64/ld-linux-x86-64.so.2").arg("--verify").arg(path).output();
         path.is_file() && listed.is_ok_and(|output| !output.status.success())
     };
-    let unpacked = |folder: &Path| folder.join("busybox-static/bin/busybox");
+    let known = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
     let found = FOUND.get_or_init(|| {
-        let beside = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let known = ["/bin/busybox".into(), "/usr/bin/busybox".into(), unpacked(beside)];
-        if let Some(path) = known.into_iter().find(|path| is_static(path)) {
-            return Some(path);
-        }
-        let folder = tempfile::Builder::new().prefix("package").tempdir_in(base()).ok()?;
-        let run = |program: &str, arguments: &[&str]| {
-            let mut command = Command::new(program);
-            command
-                .args(arguments)
-                .current_dir(folder.path())
-                .stdin(Stdio::null())
-                .env("DEBIAN_FRONTEND", "noninteractive");
-            command.output().is_ok_and(|output| output.status.success())
-        };
-        let script = "chmod 755 . && dpkg-deb -x busybox-static_*.deb busybox-static";
-        if !run("apt-get", &["download", "busybox-static"]) || !run("sh", &["-c", script]) {
-            return None;
-        }
-        let kept = if std::fs::rename(folder.path().join("busybox-static"), beside.join("busybox-static")).is_ok() {
-            unpacked(beside)
-        } else {
-            let kept = base().join("busybox");
-            std::fs::copy(unpacked(folder.path()), &kept).ok()?;
-            kept
-        };
-        is_static(&kept).then_some(kept)
+        known.into_iter().find(is_static).or_else(|| unpacked("busybox-static", "bin/busybox").filter(is_static))
     });
     found.clone()
 }
@@ -126,6 +121,44 @@ fn a_root_needs_no_shell_and_its_own_path_and_home_can_be_set() {
         assert_eq!(ran.text(), "/made/for/it\n");
         let ran = run(&sandbox, ExecRequest::shell("z", "true")).await.unwrap();
         assert!(matches!(ran.outcome.ended, Ended::NotStarted { message } if message.contains("/bin/sh")));
+    });
+}
+
+#[test]
+fn a_box_with_another_c_library_runs_programs_of_that_library() {
+    const LOADER: &str = "lib/ld-musl-x86_64.so.1";
+    let Some(library) = unpacked("musl", "lib/x86_64-linux-musl/libc.so") else {
+        return not_run("a box with another C library", "the package musl cannot be downloaded");
+    };
+    in_world(async |world| {
+        let (source, program) = (world.folder.path().join("main.c"), world.folder.path().join("main"));
+        let text = "int puts(const char *); char *getenv(const char *); _Noreturn void exit(int);\n\
+            void _start(void) { puts(getenv(\"HOME\")); exit(7); }\n";
+        std::fs::write(&source, text).unwrap();
+        let loader = format!("-Wl,--dynamic-linker=/{LOADER}");
+        let built = Command::new("cc")
+            .args(["-nostdlib", "-nostartfiles", "-fno-stack-protector", "-mincoming-stack-boundary=3", &loader, "-o"])
+            .args([&program, &source])
+            .arg("-L")
+            .arg(library.parent().unwrap())
+            .arg("-l:libc.so")
+            .output();
+        if !built.is_ok_and(|output| output.status.success()) {
+            return not_run("a box with another C library", "no C compiler that links with musl");
+        }
+        let snapshot = root(world, "musl", |root| {
+            add(root, LOADER, &std::fs::read(&library).unwrap());
+            add(root, "bin/main", &std::fs::read(&program).unwrap());
+        })
+        .await;
+        let sandbox = world.start(own("a", &snapshot)).await.sandbox;
+        let ran = run(&sandbox, ExecRequest::new("x", ["main"])).await.unwrap();
+        assert_eq!(
+            (ran.text().as_str(), &ran.outcome.ended),
+            ("/root\n", &Ended::Exited { code: 7 }),
+            "{}",
+            ran.err_text()
+        );
     });
 }
 
