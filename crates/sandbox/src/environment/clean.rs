@@ -6,30 +6,14 @@
 use std::path::{Path, PathBuf};
 
 /// Folders whose content goes, unless the recipe keeps something of it.
-const EMPTIED: [&str; 9] = [
-    "/tmp",
-    "/var/tmp",
-    "/var/cache",
-    "/var/lib/apt/lists",
-    "/home/agent/.cache",
-    "/home/agent/.npm",
-    "/root/.cache",
-    "/root/.npm",
-    "/run",
-];
-/// Files that go.
-const REMOVED: [&str; 10] = [
-    "/home/agent/.bash_history",
-    "/home/agent/.ash_history",
-    "/home/agent/.python_history",
-    "/home/agent/.node_repl_history",
-    "/home/agent/.wget-hsts",
-    "/home/agent/.lesshst",
-    "/root/.bash_history",
-    "/root/.ash_history",
-    "/root/.python_history",
-    "/root/.wget-hsts",
-];
+const EMPTIED: [&str; 5] = ["/tmp", "/var/tmp", "/var/cache", "/var/lib/apt/lists", "/run"];
+/// Homes that a box may have: the platform's, and what programs of a foreign root believe in.
+const HOMES: [&str; 2] = ["/home/agent", "/root"];
+/// Folders of a home whose content goes.
+const EMPTIED_AT_HOME: [&str; 2] = [".cache", ".npm"];
+/// Files of a home that go.
+const REMOVED_AT_HOME: [&str; 6] =
+    [".bash_history", ".ash_history", ".python_history", ".node_repl_history", ".wget-hsts", ".lesshst"];
 
 /// What is to be done with one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,10 +26,13 @@ pub enum Goes {
 
 /// What goes, given what is kept.
 pub fn what_goes(kept: &[PathBuf]) -> Vec<Goes> {
-    let mut goes: Vec<Goes> = REMOVED.iter().map(|file| Goes::File(file.into())).collect();
-    for emptied in EMPTIED.iter().map(Path::new) {
+    let at_home = |names: &'static [&'static str]| {
+        HOMES.iter().flat_map(move |home| names.iter().map(move |name| Path::new(home).join(name)))
+    };
+    let mut goes: Vec<Goes> = at_home(&REMOVED_AT_HOME).map(Goes::File).collect();
+    for emptied in EMPTIED.iter().map(PathBuf::from).chain(at_home(&EMPTIED_AT_HOME)) {
         if !kept.iter().any(|kept| emptied.starts_with(kept)) {
-            empty(emptied, kept, &mut goes);
+            empty(&emptied, kept, &mut goes);
         }
     }
     goes
