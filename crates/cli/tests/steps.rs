@@ -130,3 +130,33 @@ fn an_attempt_whose_box_is_gone_goes_on_from_the_last_kept_files_and_the_agent_i
     });
     assert!(told, "the agent was told what was lost");
 }
+
+#[test]
+fn many_steps_stay_on_few_layers_and_can_all_be_gone_back_to() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let turns = (1..=20).map(|turn| {
+        let command =
+            format!("echo {turn} > step.txt; echo {turn} >> all.txt; rm -f old-*.txt; echo {turn} > old-{turn}.txt");
+        shell(&command)
+    });
+    let entries: Vec<Value> = turns.chain([write("42\n"), json!({ "text": "Done." })]).collect();
+    let model = product.cassette("many", &json!(entries));
+    let id = product.delegate(&["make it right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    assert_eq!(kept_turns(&product, &id), (1..=21).collect::<Vec<u64>>());
+    let most = product
+        .events(&id)
+        .iter()
+        .filter_map(|e| e["event"]["result"]["layers"].as_array().map(Vec::len))
+        .max()
+        .unwrap();
+    assert!(most <= 17, "{most} layers");
+    let between = product.ok(&["diff", &format!("{id}@15..19")]);
+    let patch = between["patch"].as_str().unwrap();
+    assert!(patch.contains("-15\n+19") && patch.contains("old-15.txt") && patch.contains("old-19.txt"), "{patch}");
+    assert!(patch.contains("+16\n+17\n+18\n+19"), "{patch}");
+    // The look was into the files as they were, and left nothing.
+    let boxes = std::fs::read_dir(product.data().join("sandboxes/run")).unwrap().count();
+    assert_eq!(boxes, 1, "the attempt's own");
+}
