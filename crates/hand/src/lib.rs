@@ -1,8 +1,8 @@
 //! The hand: the small process that is pid 1 inside a sandbox, and the protocol it speaks.
 //!
 //! The brain (the control plane) is outside the box. It connects to a unix socket whose file lies
-//! outside too, so that nothing in the box can find it; the hand inherits only the listening
-//! descriptor. Over a connection come requests ([`wire::Request`]), back come replies and raw
+//! outside too, so that nothing in the box can find it; the hand is given only the listening
+//! descriptor, and is no program of its own: the launcher's child becomes it ([`run`]). Over a connection come requests ([`wire::Request`]), back come replies and raw
 //! output ([`frame`]). One connection serves one request after the other; several connections run
 //! side by side.
 //!
