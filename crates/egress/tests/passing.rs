@@ -271,6 +271,37 @@ async fn a_box_that_is_refused_without_end_is_answered_slowly() {
 }
 
 #[tokio::test]
+async fn a_tunnel_in_which_nothing_moves_ends() {
+    let mut world = World::new();
+    world.limits.idle = std::time::Duration::from_millis(100);
+    let far = Far::start(None, echo()).await;
+    let _door = world.door(&format!(
+        "allow = [{{ host = \"far.test\", ports = [{}], private = true, scheme = \"tcp\" }}]",
+        far.port
+    ));
+    let mut tunnel = world.connect(&format!("far.test:{}", far.port)).await.unwrap();
+    assert_eq!(tunnel.read(&mut [0]).await.unwrap_or(0), 0);
+    world.records(1).await;
+}
+
+#[tokio::test]
+async fn a_far_side_that_fails_is_told_apart_from_a_refusal() {
+    let world = World::new();
+    let far = Far::start(Some(Trust::new().server(&["far.test"])), echo()).await;
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let _door =
+        world.door(&format!("allow = [{{ host = \"far.test\", ports = [{}, {closed}], private = true }}]", far.port));
+    let gone = world.get(&format!("http://far.test:{closed}/"), "").await;
+    assert!(gone.starts_with("HTTP/1.1 502") && gone.contains("allowed, but it failed: no connection"), "{gone}");
+    let untrusted = world.get(&format!("http://far.test:{}/", far.port), "").await;
+    assert!(untrusted.starts_with("HTTP/1.1 502") && untrusted.contains("TLS with far.test"), "{untrusted}");
+    for record in world.records(2).await {
+        assert!(record.denial.is_none() && record.failure.is_some(), "{record:?}");
+    }
+    assert_eq!(far.seen().len(), 0, "nothing is said to a far side that is not trusted");
+}
+
+#[tokio::test]
 async fn what_comes_right_behind_a_connect_is_part_of_the_tunnel() {
     let world = World::new();
     let far = Far::start(None, echo()).await;
