@@ -19,5 +19,5 @@ pub use error::{Advice, Problem, SandboxError};
 pub use port::{
     Capabilities, CgroupSupport, Ended, Entry, EntryKind, ExecOutcome, ExecRequest, FileBytes, FoundBytes, Isolation,
     Limits, Listing, OutputChunk, OutputSink, Owners, Provider, ReadOnlyBind, Root, Sandbox, SandboxInfo, SnapshotRef,
-    Staging, StartSpec, Started, StartedAs, Stream, UidMap,
+    Staging, StartSpec, Started, StartedAs, Stream, UidMap, Usage,
 };

@@ -72,11 +72,23 @@ pub struct Limits {
     /// Largest file that a process may write, in bytes; none means no limit.
     #[serde(default)]
     pub file_bytes: Option<u64>,
+    /// Disk space of the box's own changes, in bytes; none means no limit. Commands that pass it are
+    /// ended ([`Ended::DiskFull`]); it may be passed by what is written until that is noticed, see
+    /// [`Capabilities::disk_limit`].
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 4 << 30, pids: 2048, cpu_millis: None, open_files: 16_384, file_bytes: None }
+        Self {
+            memory_bytes: 4 << 30,
+            pids: 2048,
+            cpu_millis: None,
+            open_files: 16_384,
+            file_bytes: None,
+            disk_bytes: None,
+        }
     }
 }
 
@@ -156,6 +168,17 @@ pub struct FoundBytes {
     pub pattern: usize,
 }
 
+/// What takes disk space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Layers, in bytes; a file that is in several layers counts in each.
+    pub layers_bytes: u64,
+    /// Boxes' own changes, in bytes. What is being removed is in neither.
+    pub boxes_bytes: u64,
+    /// What the filesystem has left, in bytes.
+    pub free_bytes: u64,
+}
+
 /// A box in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxInfo {
@@ -208,6 +231,20 @@ pub trait Provider: Send + Sync {
     /// If it cannot be found out what is used, or a layer cannot be moved out of the way. What was
     /// moved is removed in the background, also after a restart.
     async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError>;
+
+    /// Like [`Provider::retain_layers`], but only until all layers together take `budget_bytes` or
+    /// less; those that were not used for longest go first. A layer that this process has not seen
+    /// in use counts as used before all others.
+    ///
+    /// # Errors
+    /// Those of [`Provider::retain_layers`].
+    async fn retain_layers_within(&self, keep: &HashSet<Digest>, budget_bytes: u64) -> Result<usize, SandboxError>;
+
+    /// What takes disk space. Walks the files of all boxes, and those of layers once.
+    ///
+    /// # Errors
+    /// If the filesystem does not tell what it has left.
+    async fn usage(&self) -> Result<Usage, SandboxError>;
 
     /// Starts a box. An id with files goes on with them; one that is alive is adopted.
     ///

@@ -57,6 +57,29 @@ struct Place {
 pub fn walk<E: From<Errno>>(
     root: &Path,
     unlock: bool,
+    visit: impl FnMut(Step<'_>) -> Result<(), E>,
+) -> Result<(), Stopped<E>> {
+    go(root, Manner { unlock, moving: false }, visit)
+}
+
+/// Visits what there is below `root` while it changes: what vanishes or cannot be entered is passed
+/// over. Stops where a folder was moved away from under it.
+pub fn survey<E: From<Errno>>(root: &Path, visit: impl FnMut(Step<'_>) -> Result<(), E>) -> Result<(), Stopped<E>> {
+    go(root, Manner { unlock: false, moving: true }, visit)
+}
+
+/// How a walk takes what is in its way.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    /// Closed folders are opened up.
+    unlock: bool,
+    /// The tree is not at rest.
+    moving: bool,
+}
+
+fn go<E: From<Errno>>(
+    root: &Path,
+    Manner { unlock, moving }: Manner,
     mut visit: impl FnMut(Step<'_>) -> Result<(), E>,
 ) -> Result<(), Stopped<E>> {
     let mut space = Vec::with_capacity(NAMES_BYTES);
@@ -70,12 +93,15 @@ pub fn walk<E: From<Errno>>(
     let mut fresh = true;
     loop {
         if std::mem::take(&mut fresh) {
-            let read = here.read(&folder, space.spare_capacity_mut(), &mut visit);
+            let read = here.read(&folder, space.spare_capacity_mut(), moving, &mut visit);
             read.map_err(|(name, why)| stop(&above, &[&here.name, &name], why))?;
         }
         if let Some(name) = here.waiting.pop() {
             let next = open(&folder, name.as_c_str(), unlock)
                 .and_then(|next| Ok((Level::enter(&next, name.clone(), unlock)?, next)));
+            if moving && next.is_err() {
+                continue;
+            }
             let (level, next) = next.map_err(|why| stop(&above, &[&here.name, &name], why.into()))?;
             above.push(std::mem::replace(&mut here, level));
             folder = next;
@@ -106,11 +132,16 @@ impl Level {
         &mut self,
         folder: &OwnedFd,
         space: &mut [MaybeUninit<u8>],
+        moving: bool,
         visit: &mut impl FnMut(Step<'_>) -> Result<(), E>,
     ) -> Result<(), (CString, E)> {
         let mut entries = RawDir::new(folder, space);
         while let Some(entry) = entries.next() {
-            let entry = entry.map_err(|why| (CString::default(), why.into()))?;
+            let entry = match entry {
+                // The folder itself is gone.
+                Err(Errno::NOENT) if moving => return Ok(()),
+                other => other.map_err(|why| (CString::default(), why.into()))?,
+            };
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;

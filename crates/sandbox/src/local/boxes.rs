@@ -22,10 +22,12 @@ use crate::local::layers::{self, RANGE};
 use crate::local::layout::{Layout, Record, layer_name};
 use crate::local::provider::{Found, LocalConfig};
 use crate::local::sandbox::LocalSandbox;
-use crate::local::shelf::Shelf;
+use crate::local::shelf::{Budget, Shelf};
 use crate::local::skeleton::{HOST_HOME, OWN_HOME, Skeletons};
 use crate::local::suspend;
 use crate::local::toolchains::{BOX_CARGO_HOME, SYSTEM, Toolchain};
+use crate::local::usage::Sizes;
+use crate::local::watch::Watched;
 use crate::port::{Owners, Problem, Root, SandboxError, SnapshotRef, StartSpec, StartedAs};
 use crate::walk;
 
@@ -90,6 +92,8 @@ pub struct Boxes {
     pub label: String,
     pub cgroups: Cgroups,
     pub config: LocalConfig,
+    pub sizes: Sizes,
+    pub watched: Watched,
 }
 
 impl Boxes {
@@ -98,7 +102,9 @@ impl Boxes {
         if self.layout.living(id).is_none() {
             return Ok(None);
         }
-        let cgroups = self.layout.record(id)?.map(|record| record.cgroups).unwrap_or_default();
+        let record = self.layout.record(id)?;
+        self.watched.add(id, record.as_ref().and_then(|record| record.limits.disk_bytes));
+        let cgroups = record.map(|record| record.cgroups).unwrap_or_default();
         LocalSandbox::open(id.clone(), &self.layout.run(id), cgroups).map(Some)
     }
 
@@ -155,6 +161,7 @@ impl Boxes {
             }
             return Err(error);
         }
+        self.watched.add(id, spec.limits.disk_bytes);
         LocalSandbox::open(id.clone(), &run, record.cgroups).map(|sandbox| (found, sandbox))
     }
 
@@ -297,6 +304,7 @@ impl Boxes {
                 detail: format!("process {} does not end", first.pid),
             });
         }
+        self.watched.remove(id);
         for _ in 0..500 {
             if cgroup::remove(&cgroups) {
                 return Ok(());
@@ -325,10 +333,15 @@ impl Boxes {
         self.layout.layer(key).exists()
     }
 
-    /// Removes layers that nobody needs; gives how many.
-    pub fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
+    /// Removes layers that nobody needs, until all together are within the budget; gives how many.
+    pub fn retain_layers(&self, keep: &HashSet<Digest>, budget_bytes: u64) -> Result<usize, SandboxError> {
+        let mut budget = Budget { bytes: budget_bytes, ..Budget::default() };
+        if budget_bytes > 0 {
+            let names = self.layout.layer_names().into_iter();
+            budget.sizes = names.map(|name| (name.clone(), self.layer_bytes(&name))).collect();
+        }
         let own = [&self.skeletons.host, &self.skeletons.own];
-        let taken = self.shelf.clear(&self.layout, keep.iter().chain(own))?;
+        let taken = self.shelf.clear(&self.layout, keep.iter().chain(own), &budget)?;
         let count = taken.len();
         for away in taken {
             self.layout.forget(away);

@@ -135,7 +135,12 @@ impl Layout {
 
     /// The folder of a layer.
     pub fn layer(&self, key: &Digest) -> PathBuf {
-        self.root.join("layers").join(layer_name(key))
+        self.layer_named(layer_name(key))
+    }
+
+    /// The same by its name.
+    pub fn layer_named(&self, name: &str) -> PathBuf {
+        self.root.join("layers").join(name)
     }
 
     /// The names of all layers, as [`layer_name`] gives them.

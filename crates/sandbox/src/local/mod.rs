@@ -27,6 +27,8 @@ mod snapshots;
 mod stack;
 mod suspend;
 pub mod toolchains;
+mod usage;
+mod watch;
 
 pub use inside::launcher_main;
 pub use provider::{LocalConfig, LocalProvider};

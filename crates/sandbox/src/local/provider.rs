@@ -26,9 +26,11 @@ use crate::local::search;
 use crate::local::shelf::Shelf;
 use crate::local::skeleton;
 use crate::local::toolchains::Toolchains;
+use crate::local::usage::Sizes;
+use crate::local::watch::{self, Watched};
 use crate::port::{
     Capabilities, Ended, ExecRequest, FoundBytes, Isolation, Limits, Owners, Problem, Provider, Root, Sandbox,
-    SandboxError, SandboxInfo, SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap,
+    SandboxError, SandboxInfo, SnapshotRef, Staging, StartSpec, Started, StartedAs, UidMap, Usage,
 };
 
 /// How long a box that was asked to stop may take before it is killed.
@@ -47,6 +49,9 @@ pub struct LocalConfig {
     pub uid_range_start: u32,
     /// Use the mount call of kernels before 6.8 also on newer ones.
     pub classic_mounts: bool,
+    /// Free space on the data folder's filesystem, in bytes, below which commands that still write
+    /// are ended, so that others on it can go on.
+    pub min_free_bytes: u64,
 }
 
 impl LocalConfig {
@@ -59,6 +64,7 @@ impl LocalConfig {
             toolchains,
             uid_range_start: 100_000,
             classic_mounts: false,
+            min_free_bytes: 512 << 20,
         }
     }
 }
@@ -68,6 +74,8 @@ pub struct LocalProvider {
     boxes: Arc<Boxes>,
     turns: Mutex<HashMap<SandboxId, Arc<TurnLock<()>>>>,
     probes: AtomicU64,
+    /// Whether limits on disk space hold.
+    watching: bool,
 }
 
 impl LocalProvider {
@@ -83,8 +91,21 @@ impl LocalProvider {
         let label = Digest::of(layout.root().as_os_str().as_encoded_bytes());
         let label = format!("chargehand-{}", label.as_str().get(..8).unwrap_or_default());
         let cgroups = Cgroups::detect(&label);
-        let boxes = Boxes { layout, shelf: Shelf::default(), machine, users, skeletons, label, cgroups, config };
-        Ok(Self { boxes: Arc::new(boxes), turns: Mutex::default(), probes: AtomicU64::new(0) })
+        let boxes = Boxes {
+            layout,
+            shelf: Shelf::default(),
+            machine,
+            users,
+            skeletons,
+            label,
+            cgroups,
+            config,
+            sizes: Sizes::default(),
+            watched: Watched::default(),
+        };
+        let boxes = Arc::new(boxes);
+        let watching = watch::spawn(&boxes);
+        Ok(Self { boxes, turns: Mutex::default(), probes: AtomicU64::new(0), watching })
     }
 
     /// What boxes see of the host's toolchains, for `doctor`.
@@ -181,11 +202,20 @@ impl Provider for LocalProvider {
         }
         problems.extend(self.boxes.cgroups.problem());
         problems.extend(self.boxes.users.problem());
-        problems.push(Problem {
-            what: "sandboxes have no limit on disk space".into(),
-            why: "the local provider sets no filesystem quota".into(),
-            fix: "Put the data folder on a filesystem of its own, so that a full one stops only sandboxes.".into(),
-            fatal: false,
+        problems.push(if self.watching {
+            Problem {
+                what: "a sandbox can pass its limit on disk space by what it writes in half a second".into(),
+                why: "the local provider looks at its files and sets no filesystem quota".into(),
+                fix: "Put the data folder on a filesystem of its own, so that a full one stops only sandboxes.".into(),
+                fatal: false,
+            }
+        } else {
+            Problem {
+                what: "sandboxes have no limit on disk space".into(),
+                why: "no thread could be started to look at their files".into(),
+                fix: "Raise the server's limit on threads and start it again.".into(),
+                fatal: false,
+            }
         });
         let range = matches!(self.boxes.users, Users::Range { .. });
         Capabilities {
@@ -196,7 +226,7 @@ impl Provider for LocalProvider {
             cgroup: self.boxes.cgroups.support(),
             folder_rename: range,
             network: false,
-            disk_limit: false,
+            disk_limit: self.watching,
             landlock: inside::landlock_version() > 0,
             problems,
         }
@@ -231,7 +261,16 @@ impl Provider for LocalProvider {
 
     async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
         let keep = keep.clone();
-        self.blocking(move |boxes| boxes.retain_layers(&keep)).await
+        self.blocking(move |boxes| boxes.retain_layers(&keep, 0)).await
+    }
+
+    async fn retain_layers_within(&self, keep: &HashSet<Digest>, budget_bytes: u64) -> Result<usize, SandboxError> {
+        let keep = keep.clone();
+        self.blocking(move |boxes| boxes.retain_layers(&keep, budget_bytes)).await
+    }
+
+    async fn usage(&self) -> Result<Usage, SandboxError> {
+        self.blocking(Boxes::usage).await
     }
 
     async fn start(&self, spec: StartSpec) -> Result<Started, SandboxError> {

@@ -16,7 +16,7 @@ use crate::client::{Address, Connection, FollowLimits, Heard, may_be_a_limits_wo
 use crate::error::StorageContext as _;
 use crate::local::cgroup;
 use crate::local::host_file::HostFile;
-use crate::local::suspend;
+use crate::local::{suspend, watch};
 use crate::port::{Ended, ExecOutcome, ExecRequest, FileBytes, Listing, OutputSink, Sandbox, SandboxError};
 
 /// Between TERM and KILL when a command is ended.
@@ -25,10 +25,12 @@ const GRACE: Duration = Duration::from_secs(2);
 const ANY_COMMAND: FollowLimits =
     FollowLimits { time_limit: Duration::from_secs(7 * 24 * 60 * 60), output_cap_bytes: 1 << 32 };
 
-/// What the kernel counted of a box's limits.
+/// What was counted of a box's limits.
 struct LimitsWork {
     kills: u64,
     refusals: u64,
+    /// Not the kernel's work but the provider's own.
+    endings_for_disk: u64,
 }
 
 /// A running box.
@@ -46,10 +48,14 @@ impl LocalSandbox {
         Ok(Self { address: Address { id, folder: opened, name: "hand.sock" }, cgroups: cgroups.into() })
     }
 
+    /// The box's folder, also after it was given another name.
+    fn folder(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.address.folder.as_raw_fd().to_string())
+    }
+
     /// The hand, to be asked something: a box that was suspended goes on.
     fn hand(&self) -> &Address {
-        let folder = Path::new("/proc/self/fd").join(self.address.folder.as_raw_fd().to_string());
-        if let Err(error) = suspend::wake(&folder, &self.cgroups) {
+        if let Err(error) = suspend::wake(&self.folder(), &self.cgroups) {
             tracing::warn!(%error, id = %self.address.id, "it may still be suspended");
         }
         &self.address
@@ -72,6 +78,7 @@ impl LocalSandbox {
         LimitsWork {
             kills: cgroup::out_of_memory_kills(&self.cgroups),
             refusals: cgroup::refused_processes(&self.cgroups),
+            endings_for_disk: watch::endings(&self.folder()),
         }
     }
 
@@ -86,7 +93,9 @@ impl LocalSandbox {
             Ok(mut outcome) => {
                 if may_be_a_limits_work(&outcome.ended) {
                     let after = self.limits_work();
-                    if after.kills > before.kills {
+                    if after.endings_for_disk > before.endings_for_disk {
+                        outcome.ended = Ended::DiskFull;
+                    } else if after.kills > before.kills {
                         outcome.ended = Ended::OutOfMemory;
                     } else if after.refusals > before.refusals {
                         outcome.ended = Ended::TooManyProcesses;

@@ -2,8 +2,8 @@
 //!
 //! Needed is what a box on disk is made of, what a call is at work with, and what the caller names.
 //! Whatever else is found is only marked, and goes at the next look if it was not touched until
-//! then; so the time between two looks is the grace, and no clock is read. Absent: sizes (a walk
-//! over every file), and the removal itself (layers are taken out of sight here, and removed by
+//! then; so the time between two looks is the grace, and no clock is read. Absent: the walks over
+//! files that tell sizes, and the removal itself (layers are taken out of sight here, and removed by
 //! whoever asked, without keeping starts waiting).
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +27,18 @@ struct State {
     held: HashMap<String, usize>,
     /// Unused at the latest look, and not touched since.
     idle: HashSet<String>,
+    /// At which touch each was touched last, the touches counted.
+    touched: HashMap<String, u64>,
+    touches: u64,
+}
+
+/// How much may stay although nobody needs it.
+#[derive(Debug, Default)]
+pub struct Budget {
+    /// For all layers together; 0 for nothing.
+    pub bytes: u64,
+    /// What each layer takes, by name; not needed where nothing may stay.
+    pub sizes: HashMap<String, u64>,
 }
 
 /// Keeps layers on the shelf until it is dropped; they then outlast the next look.
@@ -41,19 +53,24 @@ impl Shelf {
     pub fn hold(&self, layers: &[Digest]) -> Held<'_> {
         let names: Vec<String> = layers.iter().map(|key| layer_name(key).to_owned()).collect();
         let mut state = self.state();
+        state.touches += 1;
+        let touch = state.touches;
         for name in &names {
             state.idle.remove(name);
+            state.touched.insert(name.clone(), touch);
             *state.held.entry(name.clone()).or_default() += 1;
         }
         Held { shelf: self, names }
     }
 
     /// Takes layers out of sight that were not needed at the look before and are not now; gives
-    /// what is then to be removed. No layer can be held meanwhile.
+    /// what is then to be removed. Those that were touched last stay as long as all layers together
+    /// are within the budget. No layer can be held meanwhile.
     pub fn clear<'a>(
         &self,
         layout: &Layout,
         keep: impl Iterator<Item = &'a Digest>,
+        budget: &Budget,
     ) -> Result<Vec<PathBuf>, SandboxError> {
         let mut state = self.state();
         let mut needed: HashSet<String> = keep.map(|key| layer_name(key).to_owned()).collect();
@@ -71,11 +88,22 @@ impl Shelf {
             }
         }
         let unused: HashSet<String> = layout.layer_names().into_iter().filter(|name| !needed.contains(name)).collect();
+        let mut candidates: Vec<&String> = unused.intersection(&state.idle).collect();
+        candidates.sort_by_key(|name| (state.touched.get(*name).copied().unwrap_or(0), *name));
+        let size = |name: &String| budget.sizes.get(name).copied().unwrap_or(0);
+        let mut total: u64 = budget.sizes.values().sum();
         let mut taken = Vec::new();
-        for name in unused.intersection(&state.idle) {
+        let mut gone = HashSet::new();
+        for name in candidates {
+            if budget.bytes > 0 && total <= budget.bytes {
+                break;
+            }
             taken.extend(layout.take_layer_away(name)?);
+            total = total.saturating_sub(size(name));
+            gone.insert(name.clone());
         }
-        state.idle = unused.difference(&state.idle).cloned().collect();
+        state.touched.retain(|name, _| !gone.contains(name));
+        state.idle = unused.difference(&gone).cloned().collect();
         Ok(taken)
     }
 
