@@ -249,7 +249,9 @@ const NAMED: &[Named] = &[
 
 pub fn attack(report: &mut Report) -> anyhow::Result<()> {
     let mut built = None;
-    for (id, what, package, target, test) in NAMED {
+    let mut named: Vec<&Named> = NAMED.iter().collect();
+    named.sort_by_key(|(_, _, package, target, _)| (*package, *target));
+    for (id, what, package, target, test) in named {
         let mut command = proc::cargo();
         command.args(["test", "--quiet", "--package", package, "--test", target]);
         if built != Some((package, target)) {

@@ -283,6 +283,10 @@ async fn nested(world: &World) -> Tried {
     if ran.outcome.ended != (Ended::Exited { code: 0 }) {
         bail!("the folders were not made: {:?} {}", ran.outcome.ended, ran.text);
     }
-    let destroyed = world.destroy(&sandbox).await;
-    Ok((Fate::blocked_if(destroyed.is_ok()), destroyed.err().map(|error| error.to_string()).unwrap_or_default()))
+    world.destroy(&sandbox).await?;
+    // It is out of sight at once, and removed in the background.
+    let data = world.folder.join("data");
+    let is_empty = |name: &str| std::fs::read_dir(data.join(name)).is_ok_and(|mut left| left.next().is_none());
+    let gone = soon(|| is_empty("run") && is_empty("trash")).await;
+    Ok((Fate::blocked_if(gone), String::new()))
 }

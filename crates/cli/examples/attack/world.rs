@@ -91,7 +91,12 @@ impl World {
         for found in self.provider.list().await? {
             self.provider.destroy(&found.id).await?;
         }
-        std::fs::remove_dir_all(&self.folder).with_context(|| format!("can't remove {}", self.folder.display()))
+        // The provider takes away in the background what was destroyed, and locked folders only it can.
+        let gone = soon(|| std::fs::remove_dir_all(&self.folder).is_ok() || !self.folder.exists()).await;
+        if !gone {
+            bail!("can't remove {}", self.folder.display());
+        }
+        Ok(())
     }
 }
 
@@ -130,7 +135,7 @@ pub fn runs_on_host(word: &str) -> bool {
 
 /// Looks again and again for a while whether it holds.
 pub async fn soon(holds: impl Fn() -> bool) -> bool {
-    for _ in 0..200 {
+    for _ in 0..400 {
         if holds() {
             return true;
         }

@@ -102,8 +102,14 @@ impl World {
     /// Destroys all boxes and removes the folder.
     pub async fn close(&self) -> Outcome {
         self.clear().await?;
-        std::fs::remove_dir_all(&self.folder)?;
-        Ok(())
+        // The provider takes away in the background what was destroyed, so a folder may be gone already.
+        for _ in 0..100 {
+            if std::fs::remove_dir_all(&self.folder).is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        Ok(std::fs::remove_dir_all(&self.folder)?)
     }
 
     /// Destroys all boxes.
