@@ -115,7 +115,7 @@ fn a_builder_killed_at_any_moment_leaves_nothing_half_and_the_next_build_is_good
         assert!(start_builder(&folder, 0).wait().unwrap().success());
         let mut whole_us = u64::try_from(whole.elapsed().as_micros()).unwrap();
         let (mut found, mut finished) = (0, 0);
-        for round in 1..=if is_root() { 100 } else { 20 } {
+        for round in 1..=if is_root() { 100 } else { 10 } {
             archive(&folder, round);
             let mut builder = start_builder(&folder, round);
             let wait_us = random.below(whole_us);
