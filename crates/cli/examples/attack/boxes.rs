@@ -1,20 +1,15 @@
-//! One box against its host: the kernel's calls, bombs, and what a host program would have inherited.
+//! One box against its host: the kernel's calls, the network, and what a host program would have inherited.
 //!
 //! The single calls are made by the sandbox's own `box-attack`, which prints a line for each.
 
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use sandbox::{CgroupSupport, Ended, ExecRequest, Limits, Sandbox};
+use sandbox::{Ended, ExecRequest};
 
 use crate::row::{Fate, Rows};
-use crate::world::{ATTACK, INSIDE, World, answers, run, runs_on_host, shell, soon};
-use crate::{Arguments, files, siblings};
-
-/// What a bombed box may have at most; small, because other people work on this machine.
-const BOMB_PIDS: u32 = 120;
+use crate::world::{ATTACK, INSIDE, World, answers, run, shell};
+use crate::{Arguments, files, limits, siblings};
 
 type Tried = anyhow::Result<(Fate, String)>;
 
@@ -36,14 +31,7 @@ async fn attack_in(world: &World, rows: &mut Rows) -> anyhow::Result<()> {
     inheritance(world, rows).await?;
     network(world, rows).await?;
     rows.tried("H7", "kill the hand", hand_killed(world).await);
-    for (what, word) in [("a fork bomb", "bomb"), ("a fork bomb that leaves its session", "scatter")] {
-        rows.tried("S22", what, bomb(world, word).await);
-    }
-    rows.tried("S22", "take all memory", memory(world).await);
-    rows.tried("S22", "write without end", flood(world).await);
-    rows.tried("S22", "never end", forever(world).await);
-    rows.tried("S22", "outlive the box as a hidden daemon", hidden(world).await);
-    rows.tried("S11", "folders too deep and locked to remove", nested(world).await);
+    limits::attack(world, rows).await;
     files::attack(world, rows).await?;
     siblings::attack(world, rows).await
 }
@@ -188,105 +176,4 @@ async fn hand_killed(world: &World) -> Tried {
     let fate = Fate::blocked_if(answers(&sandbox, "after").await.is_ok());
     world.destroy(&sandbox).await?;
     Ok((fate, String::new()))
-}
-
-/// The bombed box keeps to its limit, still answers afterwards, and its neighbour answers meanwhile.
-async fn bomb(world: &World, word: &str) -> Tried {
-    let mut spec = world.spec("bomb")?;
-    spec.limits = Limits { pids: BOMB_PIDS, ..spec.limits };
-    let bombed = world.start_with(spec).await?;
-    let neighbour = world.start("neighbour").await?;
-    let mut request = ExecRequest::new("bomb", [ATTACK, word]);
-    request.time_limit = Duration::from_secs(3);
-    let (ran, beside) = tokio::join!(run(&bombed, request), beside_a_bomb(&neighbour));
-    let ran = ran?;
-    let after = answers(&bombed, "after").await;
-    let gone = soon(|| !runs_on_host(word)).await;
-    world.destroy(&bombed).await?;
-    world.destroy(&neighbour).await?;
-    beside.context("the neighbour did not answer")?;
-    let detail = format!(
-        "{:?}; afterwards: {}",
-        ran.outcome.ended,
-        after.as_ref().map_or_else(ToString::to_string, |()| "answers".into())
-    );
-    let limited = world.can.cgroup != CgroupSupport::None;
-    if !limited && after.is_err() {
-        return Ok((Fate::Skipped, "no control groups here to count processes".into()));
-    }
-    Ok((Fate::blocked_if(after.is_ok() && gone), detail))
-}
-
-async fn beside_a_bomb(neighbour: &Arc<dyn Sandbox>) -> anyhow::Result<()> {
-    for round in 0..5 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        answers(neighbour, &format!("beside{round}")).await?;
-    }
-    Ok(())
-}
-
-async fn memory(world: &World) -> Tried {
-    if !world.can.cgroup.limits_memory() {
-        return Ok((Fate::Skipped, "no control group here limits memory".into()));
-    }
-    let mut spec = world.spec("memory")?;
-    spec.limits = Limits { memory_bytes: 64 << 20, ..spec.limits };
-    let sandbox = world.start_with(spec).await?;
-    let control = run(&sandbox, ExecRequest::new("little", [ATTACK, "memory", "16"])).await?;
-    let ran = run(&sandbox, ExecRequest::new("much", [ATTACK, "memory", "256"])).await?;
-    let after = answers(&sandbox, "after").await;
-    world.destroy(&sandbox).await?;
-    if control.outcome.ended != (Ended::Exited { code: 0 }) {
-        bail!("16 MiB of 64 could not be had: {:?}", control.outcome.ended);
-    }
-    let ended = ran.outcome.ended;
-    Ok((Fate::blocked_if(ended != (Ended::Exited { code: 0 }) && after.is_ok()), format!("{ended:?}")))
-}
-
-async fn flood(world: &World) -> Tried {
-    let sandbox = world.start("flood").await?;
-    let mut request = ExecRequest::new("yes", ["yes"]);
-    request.output_cap_bytes = 1 << 20;
-    let ran = run(&sandbox, request).await?;
-    let after = answers(&sandbox, "after").await;
-    world.destroy(&sandbox).await?;
-    let held = ran.text.len() <= 1 << 20 && ran.outcome.ended == Ended::OutputCapReached && after.is_ok();
-    Ok((Fate::blocked_if(held), format!("{:?} after {} bytes", ran.outcome.ended, ran.text.len())))
-}
-
-async fn forever(world: &World) -> Tried {
-    let sandbox = world.start("forever").await?;
-    let mut request = ExecRequest::shell("loop", "trap '' TERM INT HUP; while :; do :; done");
-    request.time_limit = Duration::from_secs(1);
-    let ran = run(&sandbox, request).await?;
-    let after = answers(&sandbox, "after").await;
-    world.destroy(&sandbox).await?;
-    Ok((Fate::blocked_if(ran.outcome.ended == Ended::TimedOut && after.is_ok()), format!("{:?}", ran.outcome.ended)))
-}
-
-async fn hidden(world: &World) -> Tried {
-    let sandbox = world.start("hidden").await?;
-    // A length of sleep that no other process has on its command line.
-    let seconds = format!("8{}", 1_000_000 + std::process::id());
-    run(&sandbox, ExecRequest::new("hide", [ATTACK, "hide", &seconds])).await?;
-    if !soon(|| runs_on_host(&seconds)).await {
-        world.destroy(&sandbox).await?;
-        bail!("the daemon did not start");
-    }
-    world.destroy(&sandbox).await?;
-    Ok((Fate::blocked_if(soon(|| !runs_on_host(&seconds)).await), String::new()))
-}
-
-async fn nested(world: &World) -> Tried {
-    let sandbox = world.start("nested").await?;
-    let ran = run(&sandbox, ExecRequest::new("nest", [ATTACK, "nest", "2000"])).await?;
-    if ran.outcome.ended != (Ended::Exited { code: 0 }) {
-        bail!("the folders were not made: {:?} {}", ran.outcome.ended, ran.text);
-    }
-    world.destroy(&sandbox).await?;
-    // It is out of sight at once, and removed in the background.
-    let data = world.folder.join("data");
-    let is_empty = |name: &str| std::fs::read_dir(data.join(name)).is_ok_and(|mut left| left.next().is_none());
-    let gone = soon(|| is_empty("run") && is_empty("trash")).await;
-    Ok((Fate::blocked_if(gone), String::new()))
 }

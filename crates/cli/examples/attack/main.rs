@@ -13,6 +13,7 @@ mod canary;
 mod egress;
 mod files;
 mod inside;
+mod limits;
 mod row;
 mod search;
 mod siblings;
