@@ -11,6 +11,7 @@ mod capabilities;
 pub(crate) mod client;
 pub mod environment;
 pub mod error;
+pub mod limits;
 pub mod local;
 pub mod port;
 mod walk;

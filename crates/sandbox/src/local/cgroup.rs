@@ -198,8 +198,14 @@ mod tests {
 
     #[test]
     fn the_same_limits_become_the_files_of_each_version() {
-        let limits =
-            Limits { memory_bytes: 1 << 30, pids: 100, cpu_millis: Some(1500), open_files: 1, file_bytes: None };
+        let limits = Limits {
+            memory_bytes: 1 << 30,
+            pids: 100,
+            cpu_millis: Some(1500),
+            open_files: 1,
+            file_bytes: None,
+            disk_bytes: None,
+        };
         let v2 = Cgroups::V2("/g".into()).groups("box", limits);
         assert_eq!(v2.len(), 1);
         let settings: Vec<_> = v2[0].settings.iter().map(|(file, value)| format!("{file}={value}")).collect();
