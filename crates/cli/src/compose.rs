@@ -165,6 +165,7 @@ pub async fn start_engine(settings: &Settings) -> anyhow::Result<Running> {
     );
     outside.never.extend(settings.listen);
     let mut engine_settings = orchestrator::Settings::new(scratch);
+    settings.outside.sandbox.apply(&mut engine_settings);
     engine_settings.network = settings.outside.network.clone();
     engine_settings.environments = settings.outside.environments(&settings.data_dir);
     engine_settings.environments.toolchains = identities(boxes.toolchains());

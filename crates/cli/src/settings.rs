@@ -250,7 +250,7 @@ impl Settings {
             listen,
             token: env.text(env::TOKEN).map(|token| providers::pasted(&token)).or(file.token),
             secret_key: env.text(env::SECRET_KEY).map(|key| providers::pasted(&key)),
-            outside: Outside::of(&file.network, &file.environments)
+            outside: Outside::of(&file.network, &file.environments, file.sandbox)
                 .map_err(|why| SettingsError::Value { name: "the settings file".to_owned(), why })?,
             budget: budget(&file.budget)?,
             user: user_name(env),

@@ -22,8 +22,9 @@ use sandbox::SnapshotRef;
 use sandbox::environment::build::{BuildFailure, BuildSpec, DEFAULT_OUTPUT_CAP_BYTES, Step, build, build_box};
 use sandbox::environment::forbidden::Forbidden;
 use sandbox::environment::import::{ImportLimits, ImportReport, import};
+use sandbox::environment::key::environment_key_at;
 use sandbox::environment::registry::{Record, Registry, RegistryError, Subject};
-use sandbox::environment::{Allow, Base, KeyParts, environment_key};
+use sandbox::environment::{Allow, Base, KeyParts};
 
 use crate::boxes::{WORKSPACE, layer};
 use crate::doors::{self, OpenDoor};
@@ -103,21 +104,14 @@ pub(crate) async fn wanted(
     let checkout = layer(ports, project, commit).await?;
     let checkout_key = crate::boxes::layer_key(project, commit);
     let toolchains = if recipe.base == Base::Host { offered.toolchains.as_slice() } else { &[] };
-    let key = environment_key(KeyParts {
+    let parts = KeyParts {
         recipe,
         base: imported.as_ref().map(|imported| &imported.key),
         toolchains,
         checkout: &checkout_key,
         provider: &offered.provider,
-    });
-    // Time is a part of what goes in where the recipe says so: an old environment has another name.
-    let key = match recipe.rebuild.every_h {
-        Some(hours) => {
-            let age = ports.clock.now().as_second() / (3600 * i64::from(hours.max(1)));
-            Digest::of(format!("every {hours} h\n{age}\n{key}").as_bytes())
-        }
-        None => key,
     };
+    let key = environment_key_at(parts, ports.clock.now());
     let base_layers = imported.iter().flat_map(|imported| imported.snapshot.layers.iter().cloned());
     let below = SnapshotRef { layers: base_layers.chain(checkout.layers).collect() };
     let report = imported.as_ref().and_then(|imported| imported.report.as_ref());

@@ -47,8 +47,7 @@ echo collected
 "#;
 
 /// What a base of its own needs.
-pub(crate) const NO_GIT: &str =
-    "the environment has no shell or no git, which boxes need for commits to go in and out; add them to its base or setup";
+pub(crate) const NO_GIT: &str = "the environment has no shell or no git, which boxes need for commits to go in and out; add them to its base or setup";
 
 /// Where the bundle lies in the box.
 const BUNDLE: &str = "/tmp/.chargehand-result.bundle";

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ const GATHER: Duration = Duration::from_millis(500);
 const BOX_PORT: u16 = 3128;
 /// Where a box has the files of its way out; no change of the agent's.
 const BOX_FOLDER: &str = "/run/chargehand";
+/// Most records that wait to be written down.
+const MAX_WAITING: usize = 4096;
 /// Most requests in one event.
 const MAX_REQUESTS: usize = 256;
 /// Most requests of one door that are listed; the rest is counted.
@@ -181,14 +184,15 @@ pub(crate) async fn open(
         authority_pem: Some(authority.certificate_pem()),
         system_bundle_pem: &system,
     });
-    let (sender, reports) = mpsc::unbounded_channel();
+    let (sender, reports) = mpsc::channel(MAX_WAITING);
+    let missed = Arc::new(AtomicU64::new(0));
     let door = Door::open(DoorConfig {
         box_id: wish.sandbox.to_string(),
         folder: folder.clone(),
         list: listed.list,
         resolver: outside.resolver.clone(),
         secrets: Arc::new(BoxSecrets { vault: outside.vault.clone(), lines }),
-        audit: Arc::new(Sender(sender)),
+        audit: Arc::new(Sender { to: sender, missed: missed.clone() }),
         clock: Arc::new(DoorClock(clock.clone())),
         upstream: outside.trusted()?,
         authority: Some(authority),
@@ -199,7 +203,7 @@ pub(crate) async fn open(
     .map_err(|error| Failure::infra(chain(&error)))?;
     let files = box_settings.files.into_iter().map(|(path, bytes)| (PathBuf::from(path), bytes)).collect();
     let env = box_settings.env;
-    shared.reporters().spawn(write_down(log, wish.sandbox.clone(), reports));
+    shared.reporters().spawn(write_down(log, wish.sandbox.clone(), (reports, missed)));
     Ok(Some(OpenDoor { folder, env, files, known, _door: door }))
 }
 
@@ -245,7 +249,11 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Writes down what passes a door, until it is closed and everything is written.
-async fn write_down(log: Option<Arc<TaskLog>>, sandbox: SandboxId, mut reports: mpsc::UnboundedReceiver<EgressRecord>) {
+async fn write_down(
+    log: Option<Arc<TaskLog>>,
+    sandbox: SandboxId,
+    (mut reports, missed): (mpsc::Receiver<EgressRecord>, Arc<AtomicU64>),
+) {
     let mut listed = 0_u64;
     let mut batch = Vec::new();
     while reports.recv_many(&mut batch, MAX_REQUESTS).await > 0 {
@@ -257,7 +265,7 @@ async fn write_down(log: Option<Arc<TaskLog>>, sandbox: SandboxId, mut reports: 
             }
         }
         let room = usize::try_from(MAX_LISTED.saturating_sub(listed)).unwrap_or(usize::MAX);
-        let unlisted = batch.len().saturating_sub(room) as u64;
+        let unlisted = batch.len().saturating_sub(room) as u64 + missed.swap(0, Ordering::Relaxed);
         let requests: Vec<EgressRequest> = batch.drain(..).take(room).map(request).collect();
         listed += requests.len() as u64;
         let Some(log) = &log else {
@@ -290,12 +298,16 @@ fn request(record: EgressRecord) -> EgressRequest {
     }
 }
 
-struct Sender(mpsc::UnboundedSender<EgressRecord>);
+struct Sender {
+    to: mpsc::Sender<EgressRecord>,
+    /// Requests that came while too many were waiting to be written down.
+    missed: Arc<AtomicU64>,
+}
 
 impl Audit for Sender {
     fn record(&self, record: EgressRecord) {
-        if self.0.send(record).is_err() {
-            tracing::error!("nobody writes down what leaves a box");
+        if self.to.try_send(record).is_err() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

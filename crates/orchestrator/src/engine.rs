@@ -145,7 +145,9 @@ impl Engine {
     async fn remove_layers(&self, keeper: &mut Keeper) {
         match self.shared.collect_environments(false).await {
             Ok(removed) if removed.records.is_empty() => {}
-            Ok(removed) => tracing::info!(removed = removed.records.len(), "removed environments that nobody used lately"),
+            Ok(removed) => {
+                tracing::info!(removed = removed.records.len(), "removed environments that nobody used lately")
+            }
             Err(failure) => tracing::warn!(why = failure.message, "environments could not be looked at"),
         }
         let keep = match keeper.layers(&self.shared).await {

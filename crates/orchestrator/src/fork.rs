@@ -21,6 +21,15 @@ use crate::handle::Handle;
 use crate::log::{Logs, RecordError};
 use crate::request::{ForkError, MAX_GOAL_CHARS, Submitted};
 
+/// Where a fork begins, and what its agent is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForkWish {
+    /// After this turn of the newest attempt; 0 is the beginning.
+    pub turn: u32,
+    /// What the agent is told before it goes on.
+    pub message: Option<String>,
+}
+
 /// A place to go back to, in a task's newest attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
@@ -39,11 +48,11 @@ impl Handle {
     pub async fn fork(
         &self,
         of: &TaskId,
-        turn: u32,
-        message: Option<&str>,
+        wish: &ForkWish,
         who: &Principal,
         idempotency_key: Option<String>,
     ) -> Result<Submitted, ForkError> {
+        let (turn, message) = (wish.turn, wish.message.as_deref());
         let body = format!("{of}\n{turn}\n{}", message.unwrap_or_default());
         let idempotency = idempotency_key.map(|key| Idempotency {
             scope: format!("fork {who}"),

@@ -3,6 +3,7 @@
 //!
 //! Absent: removing; the provider is told what stays.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use domain::id::{Digest, TaskId};
@@ -33,17 +34,17 @@ impl Keeper {
     /// The layers to keep now.
     pub(crate) async fn layers(&mut self, shared: &Shared) -> Result<HashSet<Digest>, Failure> {
         let mut keep = builds::registry(shared)?.layers()?;
-        if nearly_full(shared) {
-            tracing::warn!("the disk is nearly full: files of ended tasks are not kept for forks");
+        if nearly_full(shared) || over_budget(shared).await? {
+            tracing::warn!("disk space is short: files of ended tasks are not kept for forks");
             self.ended.clear();
             return Ok(keep);
         }
         let lately = self.ended_lately(shared).await?;
         self.ended.retain(|id, _| lately.contains(id));
         for id in lately {
-            if !self.ended.contains_key(&id) {
-                let layers = layers_of(shared, &id).await?;
-                self.ended.insert(id, layers);
+            if let Entry::Vacant(unknown) = self.ended.entry(id) {
+                let layers = layers_of(shared, unknown.key()).await?;
+                unknown.insert(layers);
             }
         }
         keep.extend(self.ended.values().flatten().cloned());
@@ -77,6 +78,11 @@ async fn layers_of(shared: &Shared, id: &TaskId) -> Result<Vec<Digest>, Failure>
     let task = log.task().await;
     let own = task.attempt.and_then(|attempt| attempt.files);
     Ok(own.or_else(|| task.spec.fork?.files).map(|files| files.layers).unwrap_or_default())
+}
+
+/// Whether all layers together take more than they may.
+async fn over_budget(shared: &Shared) -> Result<bool, Failure> {
+    Ok(shared.ports.boxes.usage().await?.layers_bytes > shared.settings.layers_budget_bytes)
 }
 
 fn nearly_full(shared: &Shared) -> bool {

@@ -35,10 +35,12 @@ mod place;
 mod ports;
 mod request;
 mod run;
+mod work;
 
 pub use catalog::{EnvironmentError, RecipeView};
 pub use doors::{Outside, Trust};
 pub use engine::Engine;
+pub use fork::ForkWish;
 pub use handle::{DiffFile, Handle, TaskDiff};
 pub use live::{Live, LiveHub};
 pub use network::NetworkSettings;

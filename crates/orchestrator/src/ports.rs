@@ -63,6 +63,11 @@ pub struct Ports {
     pub random: Arc<dyn Random>,
 }
 
+/// What the files of one box may take on disk.
+const BOX_DISK_BYTES: u64 = 20 << 30;
+/// What all layers together may take on disk.
+const LAYERS_BUDGET_BYTES: u64 = 50 << 30;
+
 /// What can be set.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -72,6 +77,8 @@ pub struct Settings {
     pub wait_ms: u64,
     /// What a box may use.
     pub limits: sandbox::Limits,
+    /// What all layers together may take on disk before files of ended tasks go.
+    pub layers_budget_bytes: u64,
     /// Most bytes of a result.
     pub max_bundle_bytes: u64,
     /// Most bytes of a gate's output.
@@ -91,7 +98,8 @@ impl Settings {
         Self {
             max_working: 8,
             wait_ms: 14 * 24 * 60 * 60 * 1000,
-            limits: sandbox::Limits::default(),
+            limits: sandbox::Limits { disk_bytes: Some(BOX_DISK_BYTES), ..sandbox::Limits::default() },
+            layers_budget_bytes: LAYERS_BUDGET_BYTES,
             max_bundle_bytes: 1 << 30,
             max_gate_output_bytes: 64 << 20,
             environments: EnvironmentSettings {

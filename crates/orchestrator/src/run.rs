@@ -8,36 +8,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::conversation::PendingCall;
-use agent::port::JournalError;
-use agent::{command, native};
+use agent::native;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::event::{Event, MessageSource};
 use domain::fold::effect_id;
 use domain::id::{EffectId, SandboxId};
 use domain::plan::{Action, plan};
 use domain::principal::Principal;
-use domain::task::{AgentSpec, Outcome, Task, TaskState, Wait, WaitKind};
+use domain::task::{Outcome, Task, TaskState, Wait, WaitKind};
 use forge::Project;
 use jiff::Timestamp;
 use policy::LandPermit;
-use sandbox::Sandbox;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::boxes::BoxHands;
 use crate::choice::choose_gates;
-use crate::doors::{self, OpenDoor};
+use crate::doors;
 use crate::effects::{Performance, perform};
-use crate::environment::Ground;
 use crate::failure::Failure;
-use crate::files;
-use crate::fork;
 use crate::handle::Shared;
 use crate::hub::project_of;
-use crate::journal::{TaskJournal, after_ms, sleep_until};
+use crate::journal::{after_ms, sleep_until};
 use crate::live::Live;
 use crate::log::{RecordError, TaskLog};
-use crate::place::{Place, place_of};
+use crate::place::place_of;
 use crate::ports::Settings;
 
 /// Pause after a store error, before the loop looks again.
@@ -211,7 +204,7 @@ impl Runner {
     }
 
     /// Something that is not an effect of its own does not work: later again, or the end.
-    async fn cannot(&self, task: &Task, failure: Failure) -> Result<(), RecordError> {
+    pub(crate) async fn cannot(&self, task: &Task, failure: Failure) -> Result<(), RecordError> {
         if failure.class == FailureClass::Retry {
             tracing::warn!(task = %task.id, why = failure.message, "tried again");
             self.shared.live.tell(&task.id, Live::Progress { text: failure.message });
@@ -262,79 +255,6 @@ impl Runner {
         let evidence = gates.iter().filter_map(|gate| task.evidence_for(gate, &change.commit)).collect();
         let facts = policy::ChangeFacts { commit: &change.commit, judgement, evidence };
         self.decided(task, Event::Decided { decision: policy::decide(&facts) }).await
-    }
-
-    async fn run_agent(&self, task: &Task, project: &Project, attempt: u32) -> Result<(), RecordError> {
-        let Some(id) = task.attempt_sandbox() else { return Ok(()) };
-        let (place, door) = match self.place_and_door(task, project, &id).await {
-            Ok(both) => both,
-            Err(failure) => return self.cannot(task, failure).await,
-        };
-        let journal = self.journal(task, door.as_ref());
-        let hands = BoxHands {
-            ground: Ground { ports: &self.shared.ports, project, place: &place, turns: &self.shared.turns },
-            id,
-            attempt,
-            keep_lowest: files::keep_lowest(task),
-            log: &self.log,
-            door: door.as_ref(),
-            ready: watch::Sender::new(None),
-        };
-        let driven = match &task.spec.agent {
-            AgentSpec::Native { model } => self.run_native(task, project, model, (&journal, &hands)).await,
-            AgentSpec::Command { argv } => {
-                let program = command::Program {
-                    journal: &journal,
-                    attempt,
-                    argv,
-                    time_limit_ms: task.spec.contract.budget.wall_ms,
-                };
-                futures_util::future::join(hands.open(&journal), command::drive(&program, &hands)).await.1
-            }
-        };
-        self.after_agent(driven)
-    }
-
-    /// The box opens while the model already reads the task.
-    async fn run_native(
-        &self,
-        task: &Task,
-        project: &Project,
-        model: &str,
-        (journal, hands): (&TaskJournal, &BoxHands<'_>),
-    ) -> Result<(), JournalError> {
-        use agent::port::Journal as _;
-        let chosen = match self.shared.ports.models.choose(Some(model)) {
-            Ok(chosen) => chosen,
-            Err(why) => return journal.finish(hands.attempt, native::cannot_begin(why), task.seq).await.map(|_| ()),
-        };
-        let driving = async {
-            let instructions = crate::choice::instructions(&self.shared.ports, project, task).await;
-            let instructions = instructions.map_err(|failure| JournalError::Failed(failure.message))?;
-            let gates = task.gates.as_deref().unwrap_or_default();
-            let briefing = agent::prompt::Briefing {
-                spec: &task.spec,
-                gates,
-                instructions: instructions.as_ref().map(|(file, text)| (file.as_str(), text.as_str())),
-            };
-            let first = agent::prompt::first_message(&briefing);
-            let beginning = fork::beginning(&self.shared.logs, task, first).await;
-            let beginning = beginning.map_err(|error| JournalError::Failed(error.to_string()))?;
-            let native = native::Native {
-                journal,
-                hands,
-                provider: &*chosen.provider,
-                rules: agent::turn::Rules {
-                    model: chosen.model.clone(),
-                    budget: task.spec.contract.budget.clone(),
-                    expires_at: ends_at(task),
-                    on_ambiguity: task.spec.contract.autonomy.on_ambiguity,
-                },
-                beginning,
-            };
-            native::drive(&native).await
-        };
-        futures_util::future::join(hands.open(journal), driving).await.1
     }
 
     /// Stores the intent of an effect, performs it and stores what came of it.
@@ -417,65 +337,6 @@ impl Runner {
         self.after_agent(recovered)
     }
 
-    /// Follows what the agent's box may still be doing.
-    async fn recover_in_box(
-        &self,
-        task: &Task,
-        id: &EffectId,
-        effect: &Effect,
-        journal: &TaskJournal,
-    ) -> Result<(), JournalError> {
-        use agent::port::Journal as _;
-        let alive = self.living_box(task).await;
-        if let Some(call) = PendingCall::of_effect(effect) {
-            let result = native::recovered_tool(journal, alive.as_deref(), id, &call).await;
-            return journal.end(id, result).await;
-        }
-        let Effect::RunCommand { attempt, argv } = effect else { return Ok(()) };
-        let time_limit_ms = task.spec.contract.budget.wall_ms;
-        let program = command::Program { journal, attempt: *attempt, argv, time_limit_ms };
-        command::recover(&program, id, alive.as_deref()).await
-    }
-
-    /// The attempt's box, if it lived on while the platform did not.
-    async fn living_box(&self, task: &Task) -> Option<Arc<dyn Sandbox>> {
-        self.shared.ports.boxes.attach(&task.attempt_sandbox()?).await.ok().flatten()
-    }
-
-    /// Where the task's boxes stand, and the open door of one of them, if there is anything to reach.
-    async fn place_and_door(
-        &self,
-        task: &Task,
-        project: &Project,
-        sandbox: &SandboxId,
-    ) -> Result<(Arc<Place>, Option<OpenDoor>), Failure> {
-        let shared = &self.shared;
-        let place = place_of(shared, project, task).await?;
-        let repo = &task.spec.repo.origin;
-        let allow = &place.recipe().task_network;
-        let wish = doors::Wish { sandbox, issuer: sandbox, allow, told: allow, repo, environment: None };
-        let door = doors::open(shared, &wish, Some(self.log.clone())).await?;
-        Ok((place, door))
-    }
-
-    fn journal(&self, task: &Task, door: Option<&OpenDoor>) -> TaskJournal {
-        TaskJournal {
-            shared: self.shared.clone(),
-            log: self.log.clone(),
-            actor: Principal::agent(task.spec.agent.name(), &task.requester),
-            wait_ms: self.settings.wait_ms,
-            known: door.map(|door| door.known.clone()).unwrap_or_default(),
-        }
-    }
-
-    /// A task that ended meanwhile is no error.
-    fn after_agent(&self, done: Result<(), JournalError>) -> Result<(), RecordError> {
-        match done {
-            Ok(()) | Err(JournalError::Ended) => Ok(()),
-            Err(JournalError::Failed(why)) => Err(RecordError::Agent { task: self.log.id().clone(), why }),
-        }
-    }
-
     /// Asks for the permit; merges a base that moved, or lands.
     async fn land(&self, task: &Task, project: &Project) -> Result<(), RecordError> {
         let (Some(request), Some(change)) = (&task.land_request, &task.change) else { return Ok(()) };
@@ -518,7 +379,7 @@ impl Runner {
 }
 
 /// When the task ends if nobody does anything.
-fn ends_at(task: &Task) -> Timestamp {
+pub(crate) fn ends_at(task: &Task) -> Timestamp {
     task.spec.contract.deadline.unwrap_or(Timestamp::MAX).min(task.wall_expires_at())
 }
 

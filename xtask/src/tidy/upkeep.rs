@@ -8,9 +8,10 @@ use crate::proc::Workspace;
 
 /// Most packages in the lock file, ours included.
 ///
-/// Each package is build time and something to trust. The one-machine product came to about 315; the
-/// rest is slack for updates of what is there. Raise it only with the reason in the commit.
-const MAX_LOCK_PACKAGES: usize = 330;
+/// Each package is build time and something to trust. The one-machine product came to about 350, of which
+/// the certificates of the egress proxy and the archives of environments are some 25; the rest is slack for
+/// updates of what is there. Raise it only with the reason in the commit.
+const MAX_LOCK_PACKAGES: usize = 365;
 
 /// Where every package has to come from, so that a lock file works on every machine.
 const LOCK_SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";

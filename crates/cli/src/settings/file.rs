@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::outside::{EnvironmentsFile, NetworkFile};
+use super::outside::{EnvironmentsFile, NetworkFile, SandboxFile};
 use super::{ProviderKind, Secret, SettingsError};
 
 /// The whole file.
@@ -32,6 +32,8 @@ pub struct File {
     pub network: NetworkFile,
     /// What boxes may be made of.
     pub environments: EnvironmentsFile,
+    /// What boxes may use.
+    pub sandbox: SandboxFile,
 }
 
 /// Section `[budget]`.

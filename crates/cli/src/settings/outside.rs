@@ -53,9 +53,43 @@ pub struct EnvironmentsFile {
     pub images: BTreeMap<String, PathBuf>,
 }
 
-/// Both, as meant.
+/// Section `[sandbox]`: what each box may use, and all together.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SandboxFile {
+    /// Memory of one box, in mebibytes.
+    pub memory_mb: Option<u64>,
+    /// Files that one box writes, in mebibytes.
+    pub disk_mb: Option<u64>,
+    /// Processes and threads of one box.
+    pub pids: Option<u32>,
+    /// Processor time of one box, in thousandths of one processor.
+    pub cpu_millis: Option<u32>,
+    /// What environments and kept steps may take on disk together, in mebibytes.
+    pub layers_mb: Option<u64>,
+    /// Tasks at work at once.
+    pub tasks: Option<usize>,
+}
+
+impl SandboxFile {
+    /// Puts what is set into the engine's settings.
+    pub fn apply(&self, settings: &mut orchestrator::Settings) {
+        let bytes = |mb: u64| mb.saturating_mul(1 << 20);
+        let limits = &mut settings.limits;
+        limits.memory_bytes = self.memory_mb.map_or(limits.memory_bytes, bytes);
+        limits.disk_bytes = self.disk_mb.map(bytes).or(limits.disk_bytes);
+        limits.pids = self.pids.unwrap_or(limits.pids);
+        limits.cpu_millis = self.cpu_millis.or(limits.cpu_millis);
+        settings.layers_budget_bytes = self.layers_mb.map_or(settings.layers_budget_bytes, bytes);
+        settings.max_working = self.tasks.unwrap_or(settings.max_working);
+    }
+}
+
+/// All three, as meant.
 #[derive(Debug, Clone, Default)]
 pub struct Outside {
+    /// What boxes may use.
+    pub sandbox: SandboxFile,
     /// What the engine knows of the network.
     pub network: NetworkSettings,
     /// Addresses of hosts that no resolver knows.
@@ -68,15 +102,21 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// From the file's sections.
+    /// From the file's sections; limits of nothing are no limits.
     ///
     /// # Errors
     /// What is wrong with the list of what may be reached, for a person.
-    pub fn of(network: &NetworkFile, environments: &EnvironmentsFile) -> Result<Self, String> {
+    pub fn of(network: &NetworkFile, environments: &EnvironmentsFile, sandbox: SandboxFile) -> Result<Self, String> {
+        let sizes = [sandbox.memory_mb, sandbox.disk_mb, sandbox.layers_mb];
+        let counts = [sandbox.pids.map(u64::from), sandbox.cpu_millis.map(u64::from), sandbox.tasks.map(|n| n as u64)];
+        if sizes.into_iter().chain(counts).any(|limit| limit == Some(0)) {
+            return Err("[sandbox]: a limit of 0 lets nothing run; leave it out for the default".to_owned());
+        }
         let ceiling = network.allow.clone().map(AllowList::new).transpose();
         let ceiling = ceiling.map_err(|error| format!("[[network.allow]]: {error}"))?;
         let setup = environments.setup_network.iter().map(|name| sandbox::environment::values::allow_named(name));
         Ok(Self {
+            sandbox,
             network: NetworkSettings {
                 groups: network.groups.clone(),
                 private_hosts: network.private_hosts.clone(),

@@ -183,7 +183,7 @@ pub struct RecipeLimits {
     pub cpu_millis: Option<u32>,
     /// Open files of one process.
     pub open_files: Option<u32>,
-    /// Files that a box writes, in mebibytes; for the caller, whose provider may not hold one.
+    /// Files that a box writes, in mebibytes.
     pub disk_mb: Option<u64>,
 }
 
@@ -194,6 +194,10 @@ impl RecipeLimits {
         let mut limits = server;
         if let Some(mb) = self.memory_mb {
             limits.memory_bytes = limits.memory_bytes.min(mb.saturating_mul(1 << 20));
+        }
+        if let Some(mb) = self.disk_mb {
+            let bytes = mb.saturating_mul(1 << 20);
+            limits.disk_bytes = Some(limits.disk_bytes.map_or(bytes, |most| most.min(bytes)));
         }
         limits.pids = self.pids.map_or(limits.pids, |pids| limits.pids.min(pids));
         limits.open_files = self.open_files.map_or(limits.open_files, |files| limits.open_files.min(files));

@@ -5,8 +5,8 @@
 //! that it may have passed its limit, when the floor is reached, and now and then; walks together
 //! take at most a small part of one processor. A box over its limit whose files still grow has its
 //! commands ended; what does not grow may run, or nothing could tidy up. Absent: a quota of the
-//! filesystem (so a box passes its limit by what it writes between two looks), and what was deleted
-//! and is still open, which only the floor catches.
+//! filesystem: so a box passes its limit by what it writes between two looks, and space of files that
+//! were deleted and are still open counts for nobody.
 
 use std::collections::HashMap;
 use std::fs;

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use domain::id::TaskId;
 use domain::task::{Task, TaskState};
-use orchestrator::Submission;
+use orchestrator::{ForkWish, Submission};
 use store::Filter;
 
 use super::{Always, OfBody, OfTask};
@@ -95,8 +95,8 @@ pub(crate) async fn fork(
 ) -> Outcome<Response> {
     let key = idempotency_key(&headers)?;
     let handle = app.handle.clone();
-    let forked =
-        app.change(async move { handle.fork(&id, body.turn, body.message.as_deref(), &who, key).await }).await?;
+    let wish = ForkWish { turn: body.turn, message: body.message };
+    let forked = app.change(async move { handle.fork(&id, &wish, &who, key).await }).await?;
     Ok(accepted(forked))
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use sandbox::{CgroupSupport, Provider as _, UidMap};
+use sandbox::{Capabilities, CgroupSupport, Isolation, Provider as _, UidMap};
 
 use super::{Check, Mark};
 use crate::client::{CallError, Client, chain, root_cause};
@@ -25,6 +25,32 @@ const SERVER: &str = "Server";
 const LITTLE_SPACE_BYTES: u64 = 1 << 30;
 /// How long a local endpoint may take to answer.
 const ENDPOINT_LIMIT: Duration = Duration::from_secs(3);
+
+/// How strong the wall is.
+const fn wall(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::SharedKernel => "namespaces on this kernel",
+        Isolation::UserKernel => "a kernel in user space",
+        Isolation::Vm => "a virtual machine",
+    }
+}
+
+/// What a box has and what it lacks, beyond its limits.
+fn abilities(can: &Capabilities) -> Check {
+    let yes_no = [
+        (can.landlock, "Landlock as a second wall", "no Landlock"),
+        (
+            can.folder_rename,
+            "folders of a snapshot are renamed in one step",
+            "folders of a snapshot are renamed by copying",
+        ),
+        (can.disk_limit, "a limit on disk space", "no limit on disk space"),
+        (can.network, "a network of its own", "no network but its door"),
+    ];
+    let told = yes_no.map(|(has, yes, no)| if has { yes } else { no });
+    let mark = if can.landlock && can.disk_limit { Mark::Ok } else { Mark::Warn };
+    Check::new(MACHINE, "a box has", mark, told.join(", "))
+}
 
 /// Git, the kernel, and what the sandbox finds out by trying.
 pub(super) async fn machine(settings: &Settings) -> Vec<Check> {
@@ -47,7 +73,12 @@ pub(super) async fn machine(settings: &Settings) -> Vec<Check> {
         UidMap::Single => "one user",
     };
     checks.push(if can.usable {
-        Check::new(MACHINE, "sandbox", Mark::Ok, format!("{} starts, with {users} and no network", can.provider))
+        Check::new(
+            MACHINE,
+            "sandbox",
+            Mark::Ok,
+            format!("{} starts, with {users}; {}", can.provider, wall(can.isolation)),
+        )
     } else {
         Check::new(MACHINE, "sandbox", Mark::Problem, "no sandbox can be started; see below")
     });
@@ -64,6 +95,9 @@ pub(super) async fn machine(settings: &Settings) -> Vec<Check> {
         CgroupSupport::None => (Mark::Warn, "none of memory and processor; time and output are limited".to_owned()),
     };
     checks.push(Check::new(MACHINE, "limits", limits.0, limits.1));
+    if can.usable {
+        checks.push(abilities(&can));
+    }
     for problem in &can.problems {
         let mark = if problem.fatal { Mark::Problem } else { Mark::Warn };
         checks.push(
