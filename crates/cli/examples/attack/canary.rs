@@ -303,7 +303,7 @@ impl<'a> Scene<'a> {
         let values = self.slots.iter().map(|slot| slot.value.as_str()).chain([self.decoy.as_str()]);
         let needles = Needles::of(values);
         let decoy = self.slots.len();
-        let events = said(&mut self.command(&["logs", task, "--raw"]))?.stdout;
+        let events = self.events_with_requests(task)?;
         let text = String::from_utf8_lossy(&events);
         let turns = text.matches("\"type\":\"effect_ended\"").count();
         if turns < 8 || !text.contains("api-") {
@@ -335,6 +335,19 @@ impl<'a> Scene<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The task's events, once what left its box is among them: it is written down a moment later.
+    fn events_with_requests(&self, task: &str) -> anyhow::Result<Vec<u8>> {
+        let begun = Instant::now();
+        loop {
+            let events = said(&mut self.command(&["logs", task, "--raw"]))?.stdout;
+            let reported = String::from_utf8_lossy(&events).contains("\"egress_reported\"");
+            if reported || begun.elapsed() > Duration::from_secs(15) {
+                return Ok(events);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// The store's own files, byte by byte, and both tasks' events as they are read.
