@@ -28,9 +28,8 @@ use terminal::Screen;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
-    match argv.get(1).and_then(|word| word.to_str()) {
-        Some(sandbox::local::LAUNCHER_WORD) => std::process::exit(sandbox::local::launcher_main()),
-        _ => {}
+    if argv.get(1).is_some_and(|word| word == sandbox::local::LAUNCHER_WORD) {
+        std::process::exit(sandbox::local::launcher_main());
     }
     let wants_json = argv.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json");
     let result = match Cli::try_parse_from(&argv) {

@@ -119,6 +119,43 @@ fn a_listed_host_is_reached_with_its_secret_and_nothing_else_is_and_the_log_has_
 }
 
 #[test]
+fn setup_fetches_with_a_secret_of_its_own_and_neither_secret_nor_way_out_is_in_the_snapshot() {
+    let far = FarSide::new();
+    let product = product(&far);
+    let environment = format!(
+        "version = 1\nsetup_secrets = [\"SETUP_TOKEN\"]\n[[setup]]\nrun = \"curl -sS http://api.corp.example:{port}/pkg > deps && echo $SETUP_TOKEN >> deps\"\nnetwork = true\n\
+         [[setup]]\nrun = \"! curl -sS --max-time 3 http://api.corp.example:{port}/second\"\n\
+         [network]\nsetup = [{{ host = \"api.corp.example\", ports = [{port}], secret = {{ name = \"SETUP_TOKEN\", how = \"bearer\" }} }}]\n",
+        port = far.port
+    );
+    let files = [(".chargehand/environment.toml", environment.as_str()), (".gitignore", "deps\n")];
+    let repo = project_with_main_free(&[&question()[..], &files].concat());
+    let host = format!("api.corp.example:{}", far.port);
+    let place = ["--environment", "setup", "--host", &host];
+    let mut set = product.command(&[&["secret", "set", "SETUP_TOKEN", &repo_arg(&repo)][..], &place].concat());
+    set.env("CHARGEHAND_CONFIG", product.home.path().join("set.toml"));
+    let mut set = set.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    set.stdin.take().unwrap().write_all(CANARY.as_bytes()).unwrap();
+    let set = set.wait_with_output().unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+
+    let program = "cp deps got.txt; ls /run/chargehand >> got.txt 2>&1; echo 42 > answer.txt";
+    let id = product.delegate(&["x", &repo_arg(&repo), "--base=main", "--", "sh", "-c", program]);
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    let asked = far.asked.lock().unwrap();
+    assert_eq!(asked.len(), 1, "only the command that may reach something did: {asked:?}");
+    assert!(asked[0].contains(CANARY), "{asked:?}");
+    let branch = task["change"]["branch"].as_str().unwrap();
+    let got = String::from_utf8(repo.read_at(branch, "got.txt").unwrap()).unwrap();
+    assert!(got.contains("hello from outside") && got.contains("chargehand-secret-SETUP_TOKEN"), "{got}");
+    assert!(got.contains("No such file"), "the way out is gone: {got}");
+    // Nothing on disk has the value, but for the sealed one: layers, logs of builds, events.
+    let found = std::process::Command::new("grep").args(["-rlF", CANARY]).arg(product.data()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
+#[test]
 fn a_group_that_this_server_does_not_know_ends_the_task_with_the_setting_that_is_missing() {
     let environment = "version = 1\n[network]\ntasks = [\"cargo\"]\n";
     let repo = project_with_main_free(&[&question()[..], &[(".chargehand/environment.toml", environment)]].concat());

@@ -136,6 +136,10 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: Wanted, show: Show<'_>)
     if let Some(good) = good.filter(|good| good.key != wanted.key)
         && let Some(mut ready) = usable(shared, &registry, &good).await?
     {
+        if !wanted.place.recipe().rebuild.when_branch_moves {
+            ready.env.clone_from(&wanted.env);
+            return Ok(ready);
+        }
         registry.stale(&good.key)?;
         ready.env.clone_from(&wanted.env);
         ready.notes.push(format!(

@@ -45,8 +45,11 @@ pub(super) async fn diff(args: &DiffArgs, cx: &mut Context) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
+/// From one turn to another, if they are named.
+type Turns = Option<(u32, u32)>;
+
 /// A task, and the turns between which it is looked at, if they are named: `ID` or `ID@A..B`.
-fn turns_of(text: &str) -> Result<(&str, Option<(u32, u32)>), Failure> {
+fn turns_of(text: &str) -> Result<(&str, Turns), Failure> {
     let Some((id, turns)) = text.split_once('@') else { return Ok((checked(text)?, None)) };
     let wrong =
         || Failure::usage(format!("`@{turns}` names no turns; write two numbers such as {id}@2..5, or {id}@0..5"));

@@ -10,7 +10,7 @@ use domain::effect::{Effect, EffectResult};
 use domain::event::{Envelope, Event, MessageSource};
 use domain::evidence::Evidence;
 use domain::id::EffectId;
-use domain::task::{AgentEnd, AgentSpec};
+use domain::task::{AgentEnd, AgentSpec, TaskSpec};
 use jiff::Timestamp;
 use server::api::LiveItem;
 
@@ -331,24 +331,7 @@ impl Story {
     /// Everything that is no effect.
     fn happened(&mut self, event: &Event, envelope: &Envelope, at: &str, out: &mut Out) {
         match event {
-            Event::TaskSubmitted { spec, notes } => {
-                self.is_program = matches!(spec.agent, AgentSpec::Command { .. });
-                out.line(Line::new().bold(envelope.task.short()).text(format!("  asked by {}", who(&envelope.actor))));
-                out.prose(Style::Bold, &spec.goal, self.wishes);
-                let repo = &spec.repo;
-                out.line(Line::new().dim(format!(
-                    "  {}, branch {} at {}",
-                    repo.origin,
-                    repo.base_branch,
-                    repo.base.short()
-                )));
-                out.line(Line::new().dim(format!("  {}", agent(&spec.agent))));
-                if let Some(fork) = &spec.fork {
-                    let from = format!("  begins where {} stood after turn {}", fork.task.short(), fork.turn);
-                    out.line(Line::new().text(from));
-                }
-                notes.iter().for_each(|note| remark(note, out));
-            }
+            Event::TaskSubmitted { spec, notes } => self.submitted(spec, notes, envelope, out),
             Event::Noted { text } => remark(text, out),
             Event::GatesChosen { gates, .. } if gates.is_empty() => {
                 remark("no gate was found, so nothing will be proved", out)
@@ -435,6 +418,20 @@ impl Story {
             }
             Event::WaitEnded { .. } | Event::EffectStarted { .. } | Event::EffectEnded { .. } => {}
         }
+    }
+
+    fn submitted(&mut self, spec: &TaskSpec, notes: &[String], envelope: &Envelope, out: &mut Out) {
+        self.is_program = matches!(spec.agent, AgentSpec::Command { .. });
+        out.line(Line::new().bold(envelope.task.short()).text(format!("  asked by {}", who(&envelope.actor))));
+        out.prose(Style::Bold, &spec.goal, self.wishes);
+        let repo = &spec.repo;
+        out.line(Line::new().dim(format!("  {}, branch {} at {}", repo.origin, repo.base_branch, repo.base.short())));
+        out.line(Line::new().dim(format!("  {}", agent(&spec.agent))));
+        if let Some(fork) = &spec.fork {
+            let from = format!("  begins where {} stood after turn {}", fork.task.short(), fork.turn);
+            out.line(Line::new().text(from));
+        }
+        notes.iter().for_each(|note| remark(note, out));
     }
 
     fn agent_ended(&mut self, end: &AgentEnd, out: &mut Out) {
