@@ -1,7 +1,7 @@
 //! Anthropic Messages, `POST /v1/messages`.
 //!
 //! [`request`] writes the body, [`decode`] reads the stream; both are pure, and
-//! [`crate::http`] joins them. Absent: server-side tools, images, documents, thinking settings
+//! [`crate::http`] joins them. Absent: server-side tools, documents, thinking settings
 //! (newer models think without being asked), and the one-hour cache.
 
 pub(crate) mod decode;

@@ -142,6 +142,9 @@ impl RequestNote {
                 .iter()
                 .map(|part| match part {
                     UserPart::Text { text } => short(text),
+                    UserPart::Image { media_type, base64 } => {
+                        format!("[{} of {} bytes]", short(media_type), base64.len() / 4 * 3)
+                    }
                     UserPart::ToolResult { call_id, content, .. } => {
                         format!("[result of {call_id}] {}", short(content))
                     }

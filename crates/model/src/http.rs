@@ -57,6 +57,12 @@ pub(crate) trait Decoder: Send + 'static {
     /// Takes one event and appends what it means to `out`. The answer is whole when that holds
     /// [`StreamEvent::Finished`]; nothing is given to the decoder after it, or after an error.
     fn event(&mut self, event: &SseEvent, out: &mut Vec<StreamEvent>) -> Result<(), ModelError>;
+
+    /// The body ended between two events and the answer is not whole yet. A wire whose answers end
+    /// with the body closes the answer here; for every other wire the stream broke off.
+    fn end(&mut self, _out: &mut Vec<StreamEvent>) -> Result<(), ModelError> {
+        Ok(())
+    }
 }
 
 /// Where a provider is and how it is reached.
@@ -64,6 +70,7 @@ pub(crate) trait Decoder: Send + 'static {
 pub(crate) struct Endpoint {
     pub(crate) name: String,
     pub(crate) wire: Wire,
+    /// Where calls are posted, unless the wire names another place for each model.
     pub(crate) url: reqwest::Url,
     pub(crate) headers: HeaderMap,
     pub(crate) limits: Limits,
@@ -125,10 +132,24 @@ impl Http {
         ModelError::new(kind, &self.endpoint.name, message)
     }
 
-    /// Posts `body` and streams what the decoder makes of the answer. `decoder` is made once the
+    pub(crate) fn url(&self) -> &reqwest::Url {
+        &self.endpoint.url
+    }
+
+    /// Posts `body` to the endpoint's URL and streams what the decoder makes of the answer. `decoder` is made once the
     /// answer's headers are there; it gets the provider's id of the call.
     pub(crate) fn stream<D: Decoder>(
         self: &Arc<Self>,
+        body: Result<Vec<u8>, serde_json::Error>,
+        decoder: impl FnOnce(Option<String>) -> D + Send + 'static,
+    ) -> EventStream {
+        self.stream_from(self.endpoint.url.clone(), body, decoder)
+    }
+
+    /// As [`Self::stream`], with a URL of this call's own.
+    pub(crate) fn stream_from<D: Decoder>(
+        self: &Arc<Self>,
+        url: reqwest::Url,
         body: Result<Vec<u8>, serde_json::Error>,
         decoder: impl FnOnce(Option<String>) -> D + Send + 'static,
     ) -> EventStream {
@@ -137,7 +158,7 @@ impl Http {
             let body = body.map_err(|why| {
                 http.error(ErrorKind::BadRequest, format!("the request cannot be written as JSON: {why}"))
             })?;
-            Call::open(http, body, decoder).await
+            Call::open(http, url, body, decoder).await
         };
         let events = stream::once(opened).flat_map(|opened| match opened {
             Ok(call) => stream::unfold(Some(call), Call::step).boxed(),
@@ -165,6 +186,7 @@ struct Call<D> {
 impl<D: Decoder> Call<D> {
     async fn open(
         http: Arc<Http>,
+        url: reqwest::Url,
         body: Vec<u8>,
         decoder: impl FnOnce(Option<String>) -> D,
     ) -> Result<Self, ModelError> {
@@ -172,8 +194,7 @@ impl<D: Decoder> Call<D> {
         let now = Instant::now();
         let (due, end) =
             (now + Duration::from_millis(limits.first_byte_ms), now + Duration::from_millis(limits.total_ms));
-        let request =
-            http.client.post(http.endpoint.url.clone()).headers(http.endpoint.headers.clone()).body(body).send();
+        let request = http.client.post(url).headers(http.endpoint.headers.clone()).body(body).send();
         let response = match timeout_at(due.min(end), request).await {
             Err(_) => return Err(http.silence(limits.first_byte_ms, "the server did not answer")),
             Ok(Err(why)) => {
@@ -239,7 +260,15 @@ impl<D: Decoder> Call<D> {
                 ));
             }
             Ok(Ok(None)) => {
-                return Err(self.http.error(ErrorKind::Broken, "the stream ended before the answer was whole"));
+                let mut out = Vec::new();
+                let result = decode_end(&self.parser, &mut self.decoder, &mut out);
+                self.ready.extend(out);
+                return match self.ready.back() {
+                    Some(StreamEvent::Finished(_)) => result,
+                    _ => Err(result.err().unwrap_or_else(|| {
+                        self.http.error(ErrorKind::Broken, "the stream ended before the answer was whole")
+                    })),
+                };
             }
             Ok(Ok(Some(chunk))) => chunk,
         };
@@ -286,6 +315,15 @@ pub(crate) fn decode_chunk(
         }
     }
     parsed.map_err(ChunkFault::Sse)
+}
+
+/// Tells the decoder that the body ended. Half an event means that it was cut.
+pub(crate) fn decode_end(
+    parser: &SseParser,
+    decoder: &mut dyn Decoder,
+    out: &mut Vec<StreamEvent>,
+) -> Result<(), ModelError> {
+    if parser.is_between_events() { decoder.end(out) } else { Ok(()) }
 }
 
 impl Http {

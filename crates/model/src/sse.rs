@@ -72,6 +72,11 @@ impl SseParser {
         Ok(())
     }
 
+    /// Whether nothing of an event is pending, so that the stream may end here.
+    pub(crate) fn is_between_events(&self) -> bool {
+        self.line.is_empty() && !self.has_data
+    }
+
     fn extend(&mut self, part: &[u8]) -> Result<(), SseFault> {
         if self.line.len().saturating_add(part.len()) > self.limit_bytes {
             return Err(SseFault::TooLong { limit_bytes: self.limit_bytes });
@@ -155,6 +160,11 @@ mod tests {
     #[test]
     fn an_event_without_its_blank_line_is_not_an_event() {
         check("data: a\n\ndata: [DONE]\n", &[("", "a")]);
+        let (mut parser, mut events) = (SseParser::new(1_000), Vec::new());
+        for (chunk, whole) in [("data: a\n", false), ("\n", true), ("d", false), ("ata: b\r\n\r", true), ("\n", true)] {
+            parser.push(chunk.as_bytes(), &mut events).unwrap();
+            assert_eq!(parser.is_between_events(), whole, "after {chunk:?}");
+        }
     }
 
     #[test]

@@ -84,6 +84,13 @@ pub enum UserPart {
         /// Whether the tool failed.
         is_error: bool,
     },
+    /// A picture. Models that see none refuse it.
+    Image {
+        /// Such as `image/png`.
+        media_type: String,
+        /// The file's bytes in base64 with padding, without line ends.
+        base64: String,
+    },
 }
 
 /// A finished answer of a model.
@@ -196,6 +203,10 @@ pub enum Wire {
     AnthropicMessages,
     /// OpenAI-compatible Chat Completions.
     ChatCompletions,
+    /// OpenAI Responses.
+    Responses,
+    /// Gemini `streamGenerateContent`.
+    Gemini,
     /// A cassette written by hand.
     Cassette,
 }
@@ -289,7 +300,7 @@ fn settle(answer: usize, open: &[ToolCall<'_>], parts: &[UserPart]) -> Result<()
         .iter()
         .filter_map(|part| match part {
             UserPart::ToolResult { call_id, .. } => Some(call_id.as_str()),
-            UserPart::Text { .. } => None,
+            UserPart::Text { .. } | UserPart::Image { .. } => None,
         })
         .collect();
     for call in open {

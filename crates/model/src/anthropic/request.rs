@@ -104,6 +104,13 @@ enum Content<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<CacheControl>,
     },
+    Image {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        source: ImageSource<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
+    },
     Call {
         #[serde(rename = "type")]
         kind: &'static str,
@@ -123,12 +130,20 @@ enum Content<'a> {
     },
 }
 
+#[derive(Serialize)]
+struct ImageSource<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    media_type: &'a str,
+    data: &'a str,
+}
+
 impl Content<'_> {
     fn mark(&mut self) {
         match self {
-            Self::Text { cache_control, .. } | Self::Result { cache_control, .. } => {
-                *cache_control = Some(CacheControl::EPHEMERAL)
-            }
+            Self::Text { cache_control, .. }
+            | Self::Image { cache_control, .. }
+            | Self::Result { cache_control, .. } => *cache_control = Some(CacheControl::EPHEMERAL),
             Self::Raw(_) | Self::Call { .. } => {}
         }
     }
@@ -149,13 +164,18 @@ fn turn<'a>(message: &'a Message, provider: &str, model: &str) -> Turn<'a> {
                     is_error: *is_error,
                     cache_control: None,
                 }),
-                UserPart::Text { .. } => None,
+                UserPart::Text { .. } | UserPart::Image { .. } => None,
             });
-            let texts = parts.iter().filter_map(|part| match part {
+            let said = parts.iter().filter_map(|part| match part {
                 UserPart::Text { text: said } if !said.is_empty() => Some(text(said)),
+                UserPart::Image { media_type, base64 } => Some(Content::Image {
+                    kind: "image",
+                    source: ImageSource { kind: "base64", media_type, data: base64 },
+                    cache_control: None,
+                }),
                 UserPart::Text { .. } | UserPart::ToolResult { .. } => None,
             });
-            Turn { role: "user", content: results.chain(texts).collect() }
+            Turn { role: "user", content: results.chain(said).collect() }
         }
         Message::Assistant(assistant) => Turn { role: "assistant", content: answer(assistant, provider, model) },
     }

@@ -98,8 +98,22 @@ struct Function<'a> {
 #[serde(untagged)]
 enum Turn<'a> {
     Plain { role: &'static str, content: String },
+    Mixed { role: &'static str, content: Vec<Piece<'a>> },
     Result { role: &'static str, tool_call_id: &'a str, content: &'a str },
     Answer(AnswerTurn<'a>),
+}
+
+/// A part of a message that is not text alone.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Piece<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: ImageUrl },
+}
+
+#[derive(Serialize)]
+struct ImageUrl {
+    url: String,
 }
 
 /// `extra` holds members that the same provider gave beside the text, such as its reasoning.
@@ -143,18 +157,34 @@ struct Called<'a> {
 }
 
 fn user<'a>(parts: &'a [UserPart], messages: &mut Vec<Turn<'a>>) {
-    let mut texts = Vec::new();
+    let mut pieces = Vec::new();
     for part in parts {
         match part {
             UserPart::ToolResult { call_id, content, is_error: _ } => {
                 messages.push(Turn::Result { role: "tool", tool_call_id: call_id, content })
             }
-            UserPart::Text { text } => texts.push(text.as_str()),
+            UserPart::Text { text } => pieces.push(Piece::Text { text }),
+            UserPart::Image { media_type, base64 } => {
+                let url = format!("data:{media_type};base64,{base64}");
+                pieces.push(Piece::ImageUrl { image_url: ImageUrl { url } });
+            }
         }
     }
-    if !texts.is_empty() {
-        messages.push(Turn::Plain { role: "user", content: texts.join("\n\n") });
+    if pieces.is_empty() {
+        return;
     }
+    // Many servers take text only as one string.
+    let texts: Option<Vec<&str>> = pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text { text } => Some(*text),
+            Piece::ImageUrl { .. } => None,
+        })
+        .collect();
+    messages.push(match texts {
+        Some(texts) => Turn::Plain { role: "user", content: texts.join("\n\n") },
+        None => Turn::Mixed { role: "user", content: pieces },
+    });
 }
 
 fn answer<'a>(assistant: &'a AssistantMessage, provider: &str, model: &str) -> Result<Turn<'a>, serde_json::Error> {
