@@ -203,8 +203,9 @@ pub(crate) async fn run(shared: &Arc<Shared>, wanted: &Wanted, show: Show<'_>) -
     };
     let done = build(&*ports.boxes, &spec, &mut sink).await;
     log.write(&redactor.finish());
-    for step in doors.keys() {
-        doors::forget(&ports.outside, &door_name(&wanted.key, *step)?);
+    for (step, door) in doors {
+        door.close().await;
+        doors::forget(&ports.outside, &door_name(&wanted.key, step)?);
     }
     if let Err(error) = log.finish() {
         tracing::warn!(key = %wanted.key, %error, "the log of a build is not whole");

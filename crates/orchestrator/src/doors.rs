@@ -25,7 +25,7 @@ use sandbox::StartSpec;
 use sandbox::environment::Allow;
 use store::Vault;
 use store::secrets::SecretLine;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::failure::Failure;
 use crate::handle::Shared;
@@ -41,6 +41,11 @@ const BOX_PORT: u16 = 3128;
 const BOX_FOLDER: &str = "/run/chargehand";
 /// Most records that wait to be written down.
 const MAX_WAITING: usize = 4096;
+/// How often, and with which pause, a full store is tried.
+const STORE_TRIES: u32 = 60;
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long a closed door's last records may take.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Most requests in one event.
 const MAX_REQUESTS: usize = 256;
 /// Most requests of one door that are listed; the rest is counted.
@@ -116,10 +121,18 @@ pub(crate) struct OpenDoor {
     pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
     /// Values that must not be stored.
     pub(crate) known: KnownValues,
-    _door: Door,
+    door: Door,
+    /// Tells when everything is written down.
+    written: oneshot::Receiver<()>,
 }
 
 impl OpenDoor {
+    /// Closes the door and waits until what passed it is written down.
+    pub(crate) async fn close(self) {
+        drop(self.door);
+        let _ = tokio::time::timeout(LAST_WORDS, self.written).await;
+    }
+
     /// A start with this door.
     pub(crate) fn added_to(&self, mut spec: StartSpec) -> StartSpec {
         spec.door = Some(self.folder.clone());
@@ -203,8 +216,13 @@ pub(crate) async fn open(
     .map_err(|error| Failure::infra(chain(&error)))?;
     let files = box_settings.files.into_iter().map(|(path, bytes)| (PathBuf::from(path), bytes)).collect();
     let env = box_settings.env;
-    shared.reporters().spawn(write_down(log, wish.sandbox.clone(), (reports, missed)));
-    Ok(Some(OpenDoor { folder, env, files, known, _door: door }))
+    let (written, is_written) = oneshot::channel();
+    let sandbox = wish.sandbox.clone();
+    shared.reporters().spawn(async move {
+        write_down(log, sandbox, (reports, missed)).await;
+        let _ = written.send(());
+    });
+    Ok(Some(OpenDoor { folder, env, files, known, door, written: is_written }))
 }
 
 /// The authority of a box, kept beside its door and never in it, so that programs which outlive the
@@ -257,11 +275,12 @@ async fn write_down(
     let mut listed = 0_u64;
     let mut batch = Vec::new();
     while reports.recv_many(&mut batch, MAX_REQUESTS).await > 0 {
-        tokio::time::sleep(GATHER).await;
-        while batch.len() < MAX_REQUESTS {
-            match reports.try_recv() {
-                Ok(record) => batch.push(record),
-                Err(_) => break,
+        // More may come soon. A denial waits for nothing, and nothing comes when the door is closed.
+        let until = tokio::time::Instant::now() + GATHER;
+        while batch.len() < MAX_REQUESTS && batch.iter().all(|record| record.denial.is_none()) {
+            match tokio::time::timeout_at(until, reports.recv()).await {
+                Ok(Some(record)) => batch.push(record),
+                Ok(None) | Err(_) => break,
             }
         }
         let room = usize::try_from(MAX_LISTED.saturating_sub(listed)).unwrap_or(usize::MAX);
@@ -273,9 +292,12 @@ async fn write_down(
             continue;
         };
         let event = Event::EgressReported { sandbox: sandbox.clone(), requests, unlisted };
-        let recorded = log.record(&Principal::platform(), |_| Ok::<_, RecordError>((vec![event.clone()], ()))).await;
-        if let Err(error) = recorded {
-            tracing::error!(%sandbox, %error, "what left the box could not be written down");
+        for _ in 0..STORE_TRIES {
+            let platform = Principal::platform();
+            let recorded = log.record(&platform, |_| Ok::<_, RecordError>((vec![event.clone()], ()))).await;
+            let Err(error) = recorded else { break };
+            tracing::error!(%sandbox, %error, "what left the box could not be written down; tried again");
+            tokio::time::sleep(STORE_RETRY).await;
         }
     }
 }

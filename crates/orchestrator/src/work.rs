@@ -56,6 +56,11 @@ impl Runner {
                 futures_util::future::join(hands.open(&journal), command::drive(&program, &hands)).await.1
             }
         };
+        drop(hands);
+        if let Some(door) = door {
+            // What passed is on record before the result counts.
+            door.close().await;
+        }
         self.after_agent(driven)
     }
 
