@@ -77,6 +77,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Show the proposed change, or with ID@A..B what happened between two turns
     Diff(DiffArgs),
+    /// Write a task's conversation as a cassette that `--model replay:FILE` plays
+    Record(RecordArgs),
     /// Go back to a step: a new task that begins with another's files and conversation
     Fork(ForkArgs),
     /// Show what was proved about the change, gate by gate
@@ -186,6 +188,16 @@ pub struct LogsArgs {
     /// Fold nothing
     #[arg(long)]
     pub full: bool,
+}
+
+/// Arguments of `record`.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// The task's id, or its beginning
+    pub id: String,
+    /// A new file; without it, standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `fork`.

@@ -8,6 +8,7 @@ mod env;
 mod follow;
 mod list;
 mod logs;
+mod record;
 mod secret;
 mod serve;
 mod stop;
@@ -59,6 +60,7 @@ pub async fn run(command: Command, mut context: Context) -> Result<ExitCode, Fai
         Command::Show(args) => view::show(&args.id, cx).await,
         Command::Logs(args) => logs::run(&args, cx).await,
         Command::Diff(args) => view::diff(&args, cx).await,
+        Command::Record(args) => record::run(&args, cx).await,
         Command::Fork(args) => delegate::fork(args, cx).await,
         Command::Evidence(args) => view::evidence(&args, cx).await,
         Command::Why(args) => view::why(&args.id, cx).await,

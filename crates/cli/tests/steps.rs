@@ -160,3 +160,26 @@ fn many_steps_stay_on_few_layers_and_can_all_be_gone_back_to() {
     let boxes = std::fs::read_dir(product.data().join("sandboxes/run")).unwrap().count();
     assert_eq!(boxes, 1, "the attempt's own");
 }
+
+#[test]
+fn a_recorded_conversation_is_replayed_byte_for_byte_also_that_of_a_fork() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette("four", &four_turns());
+    let id = product.delegate(&["make it right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    product.settled(&id);
+    let fork = product.ok(&["fork", &format!("{id}@2"), "-m", "go on"])["task"]["id"].as_str().unwrap().to_owned();
+    product.settled(&fork);
+    let answers = |id: &str| -> Vec<String> {
+        let events = product.events(id);
+        events.iter().filter_map(|e| e["event"]["result"]["message_json"].as_str().map(str::to_owned)).collect()
+    };
+    for (task, expected) in [(&id, answers(&id)), (&fork, answers(&id))] {
+        let file = product.home.path().join(format!("{task}.cassette.json"));
+        product.ok(&["record", task, "-o", &file.display().to_string()]);
+        let again = format!("replay:{}", file.display());
+        let played = product.delegate(&["make it right", &repo_arg(&repo), "--base=main", "--model", &again]);
+        assert_eq!(product.settled(&played)["wait"]["kind"], "review");
+        assert_eq!(answers(&played), expected);
+        assert!(product.refused(&["record", task, "-o", &file.display().to_string()]).contains("exists"));
+    }
+}

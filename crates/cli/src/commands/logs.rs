@@ -66,17 +66,7 @@ pub(super) async fn run(args: &LogsArgs, cx: &mut Context) -> Result<ExitCode, F
         let now: Task = client.get(&format!("/v1/tasks/{id}"), &()).await?;
         return watch(&client, &now, args.full, args.raw, cx).await;
     }
-    let mut events: Vec<Box<RawValue>> = Vec::new();
-    let mut after = 0;
-    loop {
-        let query = EventsQuery { after: Some(after), limit: Some(server::api::MAX_EVENTS), ..EventsQuery::default() };
-        let page: EventPage = client.get(&format!("/v1/tasks/{id}/events"), &query).await?;
-        events.extend(page.events.into_iter().map(|item| item.envelope));
-        match page.next_after {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
+    let events = all_events(&client, id).await?;
     if cx.screen.json && !args.raw {
         cx.screen.document(&serde_json::json!({ "events": events }))?;
         return Ok(ExitCode::SUCCESS);
@@ -94,6 +84,21 @@ pub(super) async fn run(args: &LogsArgs, cx: &mut Context) -> Result<ExitCode, F
         say_next(&TaskSummary::from(&task), cx)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Every event of a task, as stored.
+pub(super) async fn all_events(client: &Client, id: &str) -> Result<Vec<Box<RawValue>>, Failure> {
+    let mut events: Vec<Box<RawValue>> = Vec::new();
+    let mut after = 0;
+    loop {
+        let query = EventsQuery { after: Some(after), limit: Some(server::api::MAX_EVENTS), ..EventsQuery::default() };
+        let page: EventPage = client.get(&format!("/v1/tasks/{id}/events"), &query).await?;
+        events.extend(page.events.into_iter().map(|item| item.envelope));
+        match page.next_after {
+            Some(next) => after = next,
+            None => return Ok(events),
+        }
+    }
 }
 
 /// Watches a task that stands at `now` until it needs a person or has ended, and says what to do.
