@@ -10,24 +10,29 @@ use std::sync::Arc;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::anthropic;
+use crate::adapters::{Anthropic, Chat, Gemini, Responses};
 use crate::cassette::CassetteFault;
 use crate::cassette::replay::Replay;
-use crate::chat;
 use crate::chat::request::Dialect;
 use crate::http::{Endpoint as HttpEndpoint, Http, Limits, secret_header};
-use crate::provider::{EventStream, Provider};
-use crate::transcript::{Request, Wire};
-use crate::usage::{Price, PriceTable};
+use crate::provider::Provider;
+use crate::transcript::Wire;
+use crate::usage::Price;
+use crate::{anthropic, chat, gemini};
 
-/// A model as a person selects it: `anthropic/<model>`, `openai/<model>`, `chat/<model>` (at the
-/// configured URL) or `replay:<path>`.
+/// A model as a person selects it: `anthropic/<model>`, `openai/<model>`, `responses/<model>`
+/// (OpenAI too, by its newer protocol), `gemini/<model>`, `chat/<model>` (at the configured URL)
+/// or `replay:<path>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelRef {
     /// A model of Anthropic's API.
     Anthropic(String),
     /// A model of OpenAI's API.
     OpenAi(String),
+    /// A model of OpenAI's API, over the Responses protocol.
+    Responses(String),
+    /// A model of Google's Gemini API.
+    Gemini(String),
     /// A model of the configured OpenAI-compatible server.
     Chat(String),
     /// A cassette.
@@ -39,7 +44,11 @@ impl ModelRef {
     #[must_use]
     pub fn model(&self) -> &str {
         match self {
-            Self::Anthropic(model) | Self::OpenAi(model) | Self::Chat(model) => model,
+            Self::Anthropic(model)
+            | Self::OpenAi(model)
+            | Self::Responses(model)
+            | Self::Gemini(model)
+            | Self::Chat(model) => model,
             Self::Replay(_) => "replay",
         }
     }
@@ -56,6 +65,8 @@ impl FromStr for ModelRef {
             Some((_, "")) => Err(unknown()),
             Some(("anthropic", model)) => Ok(Self::Anthropic(model.to_owned())),
             Some(("openai", model)) => Ok(Self::OpenAi(model.to_owned())),
+            Some(("responses", model)) => Ok(Self::Responses(model.to_owned())),
+            Some(("gemini", model)) => Ok(Self::Gemini(model.to_owned())),
             Some(("chat", model)) => Ok(Self::Chat(model.to_owned())),
             _ => Err(unknown()),
         }
@@ -67,6 +78,8 @@ impl fmt::Display for ModelRef {
         match self {
             Self::Anthropic(model) => write!(f, "anthropic/{model}"),
             Self::OpenAi(model) => write!(f, "openai/{model}"),
+            Self::Responses(model) => write!(f, "responses/{model}"),
+            Self::Gemini(model) => write!(f, "gemini/{model}"),
             Self::Chat(model) => write!(f, "chat/{model}"),
             Self::Replay(path) => write!(f, "replay:{}", path.display()),
         }
@@ -112,9 +125,9 @@ impl ProviderConfig {
     pub fn new(endpoint: Endpoint) -> Self {
         let limits = match &endpoint {
             Endpoint::Anthropic { .. } | Endpoint::Replay { .. } => Limits::default(),
-            // Chat has no pings: a model that reasons in secret, or reads its prompt on a small
+            // These have no pings: a model that reasons in secret, or reads its prompt on a small
             // machine, says nothing for minutes.
-            Endpoint::OpenAi { .. } | Endpoint::Chat { .. } => {
+            Endpoint::OpenAi { .. } | Endpoint::Responses { .. } | Endpoint::Gemini { .. } | Endpoint::Chat { .. } => {
                 Limits { first_byte_ms: 600_000, idle_ms: 300_000, ..Limits::default() }
             }
         };
@@ -141,6 +154,21 @@ pub enum Endpoint {
         /// The key; may be missing only if `base_url` is given.
         key: Option<Secret>,
     },
+    /// OpenAI, or another server, over the Responses protocol.
+    Responses {
+        /// Instead of `https://api.openai.com/v1`; `/v1` is added where there is no path. Models of
+        /// another server have no price unless the configuration gives one.
+        base_url: Option<String>,
+        /// The key; may be missing only if `base_url` is given.
+        key: Option<Secret>,
+    },
+    /// Google's Gemini API.
+    Gemini {
+        /// Instead of `https://generativelanguage.googleapis.com`; without `/v1beta`.
+        base_url: Option<String>,
+        /// The key; may be missing only if `base_url` is given.
+        key: Option<Secret>,
+    },
     /// Any OpenAI-compatible server. Its models have no price unless the configuration gives one.
     Chat {
         /// With its path, usually `/v1`, which is added where there is no path.
@@ -160,7 +188,7 @@ pub enum Endpoint {
 pub enum ConfigError {
     /// The selection names no model.
     #[error(
-        "`{given}` names no model; write anthropic/<model>, openai/<model>, chat/<model> (any OpenAI-compatible server, with its URL configured) or replay:<file>"
+        "`{given}` names no model; write anthropic/<model>, openai/<model>, responses/<model>, gemini/<model>, chat/<model> (any OpenAI-compatible server, with its URL configured) or replay:<file>"
     )]
     UnknownModel {
         /// What was given.
@@ -239,14 +267,44 @@ pub fn build(config: ProviderConfig) -> Result<Arc<dyn Provider>, ConfigError> {
                 common.chat(provider, provider, base_url.as_deref().unwrap_or(chat::OPENAI_BASE_URL), key.as_ref())?;
             Ok(Arc::new(Chat { http, price, vendor: Some(provider), dialect: Dialect::OpenAi }))
         }
+        Endpoint::Responses { base_url, key } => {
+            let provider = "openai";
+            need_key(provider, key.as_ref(), base_url.as_ref())?;
+            let (name, vendor) = match &base_url {
+                Some(base_url) => (name_at("responses", base_url)?, None),
+                None => (provider.to_owned(), Some(provider)),
+            };
+            let mut headers = HeaderMap::new();
+            if let Some(key) = &key {
+                put_key(&mut headers, AUTHORIZATION, key, provider)?;
+            }
+            let url = url(base_url.as_deref().unwrap_or(chat::OPENAI_BASE_URL), "/v1", "/responses")?;
+            Ok(Arc::new(Responses { http: common.http(Wire::Responses, &name, url, headers)?, price, vendor }))
+        }
+        Endpoint::Gemini { base_url, key } => {
+            let provider = "gemini";
+            need_key(provider, key.as_ref(), base_url.as_ref())?;
+            let base = base_url.as_deref().unwrap_or(gemini::BASE_URL).trim_end_matches('/');
+            let url = url(base.strip_suffix("/v1beta").unwrap_or(base), "", "/v1beta/models")?;
+            let mut headers = HeaderMap::new();
+            if let Some(key) = &key {
+                put_key(&mut headers, HeaderName::from_static("x-goog-api-key"), key, provider)?;
+            }
+            Ok(Arc::new(Gemini { http: common.http(Wire::Gemini, provider, url, headers)?, price }))
+        }
         Endpoint::Chat { base_url, key } => {
-            let at = url(&base_url, "/v1", "")?;
-            let port = at.port().map(|port| format!(":{port}")).unwrap_or_default();
-            let name = format!("chat@{}{port}", at.host_str().unwrap_or_default());
+            let name = name_at("chat", &base_url)?;
             let http = common.chat("chat", &name, &base_url, key.as_ref())?;
             Ok(Arc::new(Chat { http, price, vendor: None, dialect: Dialect::Common }))
         }
     }
+}
+
+/// The name of a server that only its address tells from others: `chat@host:port`.
+fn name_at(kind: &str, base_url: &str) -> Result<String, ConfigError> {
+    let at = url(base_url, "/v1", "")?;
+    let port = at.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Ok(format!("{kind}@{}{port}", at.host_str().unwrap_or_default()))
 }
 
 /// What every HTTP provider is built with.
@@ -258,7 +316,12 @@ struct Common {
 impl Common {
     fn http(self, wire: Wire, name: &str, url: reqwest::Url, mut headers: HeaderMap) -> Result<Arc<Http>, ConfigError> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let provider = if wire == Wire::AnthropicMessages { "anthropic" } else { "the chat server" };
+        let provider = match wire {
+            Wire::AnthropicMessages => "anthropic",
+            Wire::Responses => "the responses server",
+            Wire::Gemini => "gemini",
+            Wire::ChatCompletions | Wire::Cassette => "the chat server",
+        };
         let endpoint =
             HttpEndpoint { name: name.to_owned(), wire, url, headers, limits: self.limits, proxy: self.proxy };
         Http::new(endpoint).map_err(|source| ConfigError::Client { provider, source })
@@ -313,57 +376,4 @@ fn url(base: &str, default_path: &str, suffix: &str) -> Result<reqwest::Url, Con
     let path = if path.is_empty() { default_path } else { &path };
     url.set_path(&format!("{path}{suffix}"));
     Ok(url)
-}
-
-/// Anthropic Messages over HTTP.
-struct Anthropic {
-    http: Arc<Http>,
-    price: Option<Price>,
-}
-
-impl Provider for Anthropic {
-    fn name(&self) -> &str {
-        self.http.name()
-    }
-    fn wire(&self) -> Wire {
-        Wire::AnthropicMessages
-    }
-    fn price(&self, model: &str) -> Option<Price> {
-        self.price.or_else(|| PriceTable::embedded().find("anthropic", model))
-    }
-    fn stream(&self, request: &Request) -> EventStream {
-        let mut draft = self.http.draft(&request.model, self.price(&request.model));
-        self.http.stream(anthropic::request::body(request, self.name()), move |id| {
-            draft.request_id = id;
-            anthropic::decode::MessagesDecoder::new(draft)
-        })
-    }
-}
-
-/// Chat Completions over HTTP.
-struct Chat {
-    http: Arc<Http>,
-    price: Option<Price>,
-    /// Whose prices the table is asked for.
-    vendor: Option<&'static str>,
-    dialect: Dialect,
-}
-
-impl Provider for Chat {
-    fn name(&self) -> &str {
-        self.http.name()
-    }
-    fn wire(&self) -> Wire {
-        Wire::ChatCompletions
-    }
-    fn price(&self, model: &str) -> Option<Price> {
-        self.price.or_else(|| PriceTable::embedded().find(self.vendor?, model))
-    }
-    fn stream(&self, request: &Request) -> EventStream {
-        let mut draft = self.http.draft(&request.model, self.price(&request.model));
-        self.http.stream(chat::request::body(request, self.name(), self.dialect), move |id| {
-            draft.request_id = id;
-            chat::decode::ChatDecoder::new(draft)
-        })
-    }
 }

@@ -1,4 +1,4 @@
-//! What both wires do at the end of an answer: read the tool calls strictly, and settle message,
+//! What all wires do at the end of an answer: read the tool calls strictly, and settle message,
 //! usage and cost.
 
 use serde::de::Error as _;
@@ -76,6 +76,12 @@ impl<'a> Calls<'a> {
         move |why| ModelError::new(ErrorKind::Broken, provider, format!("a block cannot be written: {why}"))
     }
 
+    /// The error for a call that the limit on output cut.
+    pub(crate) fn cut(&self, name: &str, json: &str) -> ModelError {
+        let what = format!("the answer reached its limit inside a call of the tool `{name}`");
+        ModelError::new(ErrorKind::CutCall, self.provider, what).with_excerpt(json.as_bytes())
+    }
+
     /// The whole input of a call. Nothing at all means an empty object, unless the answer was cut
     /// there.
     ///
@@ -99,8 +105,7 @@ impl<'a> Calls<'a> {
         };
         input.ok_or_else(|| {
             if cut {
-                let what = format!("the answer reached its limit inside a call of the tool `{name}`");
-                ModelError::new(ErrorKind::CutCall, self.provider, what).with_excerpt(json.as_bytes())
+                self.cut(name, json)
             } else {
                 bad(format!("the input of a call of the tool `{name}` is not a JSON object"))
             }

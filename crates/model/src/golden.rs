@@ -1,4 +1,4 @@
-//! The recorded streams under `tests/streams`, read by the pure half of both wires: each as a
+//! The recorded streams under `tests/streams`, read by the pure half of every wire: each as a
 //! whole, in pieces of every size, and cut at every byte.
 
 use std::fs;
@@ -8,8 +8,10 @@ use crate::anthropic::decode::MessagesDecoder;
 use crate::chat::decode::ChatDecoder;
 use crate::error::{ErrorKind, ModelError};
 use crate::finish::Draft;
-use crate::http::{ChunkFault, Decoder, decode_chunk};
+use crate::gemini::decode::GeminiDecoder;
+use crate::http::{ChunkFault, Decoder, decode_chunk, decode_end};
 use crate::provider::{Answer, StreamEvent};
+use crate::responses::decode::ResponsesDecoder;
 use crate::sse::SseParser;
 use crate::transcript::{BlockView, StopReason, Wire};
 use crate::usage::{PriceTable, Usage};
@@ -28,14 +30,17 @@ fn all() -> Vec<String> {
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
         .collect();
     names.sort();
-    assert!(names.len() >= 30, "{names:?}");
+    assert!(names.len() >= 85, "{names:?}");
     names
 }
 
 fn decoder(name: &str) -> Box<dyn Decoder> {
     let (wire, provider, model) = match name.split_once('_').unwrap().0 {
         "anthropic" => (Wire::AnthropicMessages, "anthropic", "claude-opus-4-5"),
-        _ => (Wire::ChatCompletions, "openai", "gpt-5"),
+        "responses" => (Wire::Responses, "openai", "gpt-6-sol"),
+        "gemini" => (Wire::Gemini, "gemini", "gemini-3-pro-preview"),
+        "chat" => (Wire::ChatCompletions, "openai", "gpt-5"),
+        other => panic!("{other}"),
     };
     let price = PriceTable::embedded().find(provider, model);
     let draft = Draft {
@@ -49,7 +54,9 @@ fn decoder(name: &str) -> Box<dyn Decoder> {
     };
     match wire {
         Wire::AnthropicMessages => Box::new(MessagesDecoder::new(draft)),
-        _ => Box::new(ChatDecoder::new(draft)),
+        Wire::Responses => Box::new(ResponsesDecoder::new(draft)),
+        Wire::Gemini => Box::new(GeminiDecoder::new(draft)),
+        Wire::ChatCompletions | Wire::Cassette => Box::new(ChatDecoder::new(draft)),
     }
 }
 
@@ -71,7 +78,12 @@ fn decode<'a>(
             return (seen, Ok(Some(answer)));
         }
     }
-    (seen, Ok(None))
+    let ended = decode_end(&parser, &mut *decoder, &mut seen);
+    let answer = match seen.last() {
+        Some(StreamEvent::Finished(answer)) => Some((**answer).clone()),
+        _ => None,
+    };
+    (seen, ended.map(|()| answer))
 }
 
 fn answer(name: &str) -> Answer {
@@ -124,6 +136,10 @@ fn every_recorded_stream_truncated_at_any_byte_is_the_same_answer_or_none() {
             match (decode(&name, [&bytes[..cut]].into_iter()).1, &whole) {
                 // Cut too early: the shell reports a broken stream.
                 (Ok(None), _) => {}
+                // A body that ends right after a finish reason is whole, although its usage may be missing.
+                (Ok(Some(answer)), Ok(Some(expect))) if name == "gemini_usage_after_finish" => {
+                    assert_eq!(answer.message, expect.message, "{name} cut at {cut}")
+                }
                 (Ok(Some(answer)), Ok(Some(expect))) => assert_eq!(&answer, expect, "{name} cut at {cut}"),
                 (Err(error), Err(expect)) => assert_eq!(&error, expect, "{name} cut at {cut}"),
                 (got, _) => panic!("{name} cut at {cut}: {got:?}"),
@@ -239,7 +255,15 @@ fn usage_is_taken_where_it_is_given_and_unknown_where_it_is_not() {
         late.usage,
         Usage { input_tokens: Some(321), cache_read_tokens: Some(7), cache_write_tokens: None, output_tokens: Some(9) }
     );
-    for name in ["anthropic_no_usage", "anthropic_strange_usage", "chat_no_usage"] {
+    for name in [
+        "anthropic_no_usage",
+        "anthropic_strange_usage",
+        "chat_no_usage",
+        "responses_no_usage",
+        "responses_strange_usage",
+        "gemini_no_usage",
+        "gemini_strange_usage",
+    ] {
         let none = answer(name);
         assert_eq!((none.usage, none.cost_micro_usd), (Usage::default(), None), "{name}");
     }
@@ -279,6 +303,26 @@ fn calls_that_cannot_be_read_are_typed_errors_and_never_calls() {
         ("chat_cut_by_limit", ErrorKind::CutCall),
         ("chat_no_finish_reason", ErrorKind::Broken),
         ("chat_bad_sse", ErrorKind::Broken),
+        ("responses_bad_tool_json", ErrorKind::BadCall),
+        ("responses_tool_input_no_object", ErrorKind::BadCall),
+        ("responses_duplicate_ids", ErrorKind::BadCall),
+        ("responses_duplicate_items", ErrorKind::Broken),
+        ("responses_cut_by_limit", ErrorKind::CutCall),
+        ("responses_cut_whole_looking_call", ErrorKind::CutCall),
+        ("responses_cut_unclosed_call", ErrorKind::CutCall),
+        ("responses_unclosed_item", ErrorKind::Broken),
+        ("responses_bad_sse", ErrorKind::Broken),
+        ("gemini_malformed_call", ErrorKind::BadCall),
+        ("gemini_duplicate_ids", ErrorKind::BadCall),
+        ("gemini_args_no_object", ErrorKind::BadCall),
+        ("gemini_nameless_call", ErrorKind::BadCall),
+        ("gemini_call_in_pieces", ErrorKind::Broken),
+        ("gemini_cut_call", ErrorKind::CutCall),
+        ("gemini_bad_sse", ErrorKind::Broken),
+        // Not calls, but errors as well.
+        ("responses_failed_rate_limit", ErrorKind::RateLimited { after_ms: Some(1_500) }),
+        ("responses_failed_context", ErrorKind::ContextTooLong),
+        ("gemini_error_with_wait", ErrorKind::RateLimited { after_ms: Some(34_500) }),
     ] {
         assert_eq!(failure(name), expect, "{name}");
     }
@@ -286,7 +330,13 @@ fn calls_that_cannot_be_read_are_typed_errors_and_never_calls() {
 
 #[test]
 fn an_error_after_200_is_typed_and_what_came_before_it_was_streamed() {
-    for name in ["anthropic_error_after_200", "chat_error_after_200"] {
+    for name in [
+        "anthropic_error_after_200",
+        "chat_error_after_200",
+        "responses_error_after_200",
+        "responses_failed",
+        "gemini_error_after_200",
+    ] {
         let bytes = stream(name);
         let (seen, end) = decode(name, [&*bytes].into_iter());
         assert_eq!(end.unwrap_err().kind, ErrorKind::Overloaded { after_ms: None }, "{name}");
@@ -295,9 +345,11 @@ fn an_error_after_200_is_typed_and_what_came_before_it_was_streamed() {
 }
 
 #[test]
-fn a_chat_stream_without_done_is_not_an_answer() {
-    let bytes = stream("chat_no_done");
-    assert_eq!(decode("chat_no_done", [&*bytes].into_iter()).1, Ok(None));
+fn a_stream_without_its_end_is_not_an_answer() {
+    for name in ["chat_no_done", "responses_no_completed", "gemini_no_finish"] {
+        let bytes = stream(name);
+        assert_eq!(decode(name, [&*bytes].into_iter()).1, Ok(None), "{name}");
+    }
 }
 
 #[test]
@@ -306,7 +358,13 @@ fn stop_reasons_that_are_new_and_answers_that_are_empty_are_answers() {
     assert_eq!(answer("chat_unknown_stop").message.stop, StopReason::Unknown("eos_token_found".into()));
     assert_eq!(answer("anthropic_refusal").message.stop, StopReason::Refusal);
     assert_eq!(answer("chat_content_filter").message.stop, StopReason::Refusal);
-    for name in ["anthropic_empty_answer", "chat_empty_answer"] {
+    assert_eq!(answer("responses_unknown_stop").message.stop, StopReason::Unknown("moon_phase".into()));
+    assert_eq!(answer("gemini_unknown_stop").message.stop, StopReason::Unknown("MOON_PHASE".into()));
+    for name in ["responses_refusal", "responses_content_filter", "gemini_safety"] {
+        assert_eq!(answer(name).message.stop, StopReason::Refusal, "{name}");
+        assert!(!answer(name).message.text().is_empty(), "{name}");
+    }
+    for name in ["anthropic_empty_answer", "chat_empty_answer", "responses_empty_answer", "gemini_empty_answer"] {
         assert_eq!((answer(name).message.blocks.len(), answer(name).message.stop), (0, StopReason::EndTurn), "{name}");
     }
 }
@@ -350,4 +408,130 @@ fn chat_reasoning_and_foreign_members_are_kept_to_go_back() {
             ),
         ]
     );
+}
+
+#[test]
+fn responses_items_come_back_byte_for_byte_and_calls_are_named_by_their_call_id() {
+    let answer = answer("responses_reasoning_and_parallel_tools");
+    assert_eq!(
+        calls(&answer),
+        [
+            call("call_A", "shell", r#"{"command": "ls -la \"ü\"", "z":1.50}"#),
+            call("call_B", "read", r#"{"path":"src/lib.rs","a":null}"#)
+        ]
+    );
+    assert_eq!(
+        answer.message.blocks[0].view,
+        BlockView::Thinking { text: "**Listing** first.\n\nThen reading.".into() }
+    );
+    assert_eq!((answer.message.text().as_str(), &answer.message.stop), ("Looking at both.", &StopReason::ToolUse));
+    assert_eq!((answer.answered_by.as_str(), answer.request_id.as_deref()), ("gpt-6-sol-2026-10-01", Some("resp_01")));
+    let bytes = String::from_utf8(stream("responses_reasoning_and_parallel_tools")).unwrap();
+    for raw in raws(&answer) {
+        let raw = raw.expect("every item is kept");
+        assert!(bytes.contains(&format!("\"item\":{raw}}}")), "{raw}");
+    }
+    assert_eq!(raws(&answer).len(), 4);
+    assert_eq!(
+        answer.usage,
+        Usage {
+            input_tokens: Some(76),
+            cache_read_tokens: Some(1_024),
+            cache_write_tokens: Some(100),
+            output_tokens: Some(34)
+        }
+    );
+    // 76*2 + 1024*0.2 + 100*2.5 + 34*10 micro-dollars, rounded up
+    assert_eq!(answer.cost_micro_usd, Some(947));
+}
+
+#[test]
+fn responses_without_item_events_are_read_from_their_end() {
+    let answer = answer("responses_only_completed");
+    assert_eq!(calls(&answer), [call("call_A", "shell", r#"{"command":"ls"}"#)]);
+    assert_eq!((answer.message.text().as_str(), answer.message.blocks.len()), ("At once.", 3));
+    let odd = self::answer("responses_unknown_parts");
+    assert_eq!(odd.message.blocks[0].view, BlockView::Other { kind: "web_search_call".into() });
+    assert!(raws(&odd)[0].unwrap().contains(r#""z":1.50"#) && raws(&odd)[1].unwrap().contains("b3BhcXVl"));
+    assert_eq!(self::answer("responses_done_marker").message.text(), "Hello");
+    assert_eq!(calls(&self::answer("responses_empty_input")), [call("call_A", "status", "{}")]);
+}
+
+#[test]
+fn gemini_parts_with_signatures_stay_apart_and_plain_text_is_joined() {
+    let answer = answer("gemini_thinking_and_parallel_tools");
+    assert_eq!(
+        calls(&answer),
+        [
+            call("fc-1", "shell", r#"{"command":"ls -la \"ü\"","z":1.50}"#),
+            call("fc-2", "read", r#"{"path":"src/lib.rs","a":null}"#)
+        ]
+    );
+    assert_eq!(
+        raws(&answer),
+        [
+            None,
+            None,
+            Some(
+                r#"{"functionCall":{"name":"shell","args":{"command":"ls -la \"ü\"","z":1.50},"id":"fc-1"},"thoughtSignature":"CsQBAXLI2nw+/x=="}"#
+            ),
+            Some(r#"{"functionCall":{"name":"read","args":{"path":"src/lib.rs","a":null},"id":"fc-2"}}"#),
+        ]
+    );
+    assert_eq!(answer.message.blocks[0].view, BlockView::Thinking { text: "**Listing** first.".into() });
+    assert_eq!((&answer.message.stop, answer.request_id.as_deref()), (&StopReason::ToolUse, Some("resp-9")));
+    assert_eq!(
+        answer.usage,
+        Usage {
+            input_tokens: Some(176),
+            cache_read_tokens: Some(1_024),
+            cache_write_tokens: None,
+            output_tokens: Some(74)
+        }
+    );
+    let signed = self::answer("gemini_signed_text");
+    assert_eq!(
+        raws(&signed),
+        [
+            None,
+            Some(r#"{"text":"two, ","thoughtSignature":"U2ln"}"#),
+            None,
+            Some(r#"{"text":"","thoughtSignature":"TGFzdA=="}"#)
+        ]
+    );
+    assert_eq!(signed.message.text(), "One, two, three, four.");
+    let thought = self::answer("gemini_signed_thought");
+    assert_eq!(raws(&thought)[0], Some(r#"{"text":"Hm.","thought":true,"thoughtSignature":"SG0="}"#));
+    let odd = self::answer("gemini_unknown_parts");
+    assert_eq!(odd.message.blocks[0].view, BlockView::Other { kind: "executableCode".into() });
+    assert_eq!(raws(&odd).iter().flatten().count(), 3);
+}
+
+#[test]
+fn gemini_calls_without_ids_get_ids_that_tell_them_apart() {
+    let answer = answer("gemini_tools_without_ids");
+    assert_eq!(
+        calls(&answer),
+        [
+            call("call_resp-9_0", "shell", r#"{"command":"ls"}"#),
+            call("call_resp-9_1", "shell", r#"{"command":"pwd"}"#),
+            call("call_resp-9_2", "status", "{}")
+        ]
+    );
+    assert_eq!(
+        calls(&self::answer("gemini_calls_in_one_chunk"))[1],
+        call("fc-2", "status", "{}"),
+        "a call may leave its arguments out"
+    );
+}
+
+#[test]
+fn gemini_refusals_and_usage_are_read_wherever_they_stand() {
+    let blocked = answer("gemini_blocked_prompt");
+    assert_eq!((blocked.message.blocks.len(), &blocked.message.stop), (0, &StopReason::Refusal));
+    assert_eq!((blocked.usage.input_tokens, blocked.usage.output_tokens), (Some(7), Some(0)));
+    let late = answer("gemini_usage_after_finish");
+    assert_eq!((late.usage.input_tokens, late.usage.output_tokens), (Some(176), Some(7)));
+    assert_eq!(answer("gemini_second_candidate").message.text(), "Hi.");
+    assert_eq!(answer("gemini_cut_by_limit").message.stop, StopReason::MaxTokens);
 }

@@ -6,7 +6,8 @@
 //! conversation begins with the bytes of the shorter one, because caches hang on that.
 //!
 //! ```text
-//! Request → anthropic::request | chat::request → http → sse → anthropic::decode | chat::decode → StreamEvent… Finished(Answer)
+//!           anthropic | chat | responses | gemini         the same wire
+//! Request ──────────── request ─────────────→ http → sse → decode → StreamEvent… Finished(Answer)
 //! ```
 //!
 //! - A tool call exists only in a finished answer, whole and parsed; anything less is a typed error.
@@ -14,20 +15,26 @@
 //! - [`ModelError`] is typed by what the caller may do. Retrying is the caller's, by [`retry_delay`].
 //! - Money is whole micro-dollars, and an unknown price is `None`.
 //!
+//! - A list of models is one provider ([`Fallback`]): the next is asked if one cannot begin.
+//!
 //! Deliberately absent: reading the environment, retries, budgets, choosing a model, and every
 //! word of a prompt.
 
+mod adapters;
 mod anthropic;
 mod cassette;
 mod chat;
 mod config;
 mod error;
+mod fallback;
 mod finish;
+mod gemini;
 #[cfg(test)]
 mod golden;
 mod http;
 mod provider;
 mod raw;
+mod responses;
 mod sse;
 mod transcript;
 mod usage;
@@ -40,8 +47,9 @@ pub use error::{
     ErrorAnswer, ErrorKind, MAX_ATTEMPTS, MAX_BAD_CALL_ATTEMPTS, MAX_EXCERPT_BYTES, ModelError, classify,
     classify_in_stream, retry_delay,
 };
+pub use fallback::{Choice, Fallback};
 pub use http::Limits;
-pub use provider::{Answer, EventStream, Provider, StreamEvent, complete};
+pub use provider::{Answer, EventStream, PassedOver, Provider, StreamEvent, complete};
 pub use raw::RawJson;
 pub use transcript::{
     AssistantMessage, Block, BlockView, Message, Request, StopReason, ToolCall, ToolSpec, TranscriptFault, UserPart,

@@ -33,6 +33,13 @@ pub trait Provider: Send + Sync {
     fn stream(&self, request: &Request) -> EventStream;
 }
 
+impl StreamEvent {
+    /// The event that a provider begins with.
+    pub(crate) fn started(model: impl Into<String>) -> Self {
+        Self::Started { model: model.into(), passed_over: Vec::new() }
+    }
+}
+
 impl<P: Provider + ?Sized> Provider for Arc<P> {
     fn name(&self) -> &str {
         (**self).name()
@@ -52,10 +59,14 @@ impl<P: Provider + ?Sized> Provider for Arc<P> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum StreamEvent {
-    /// The provider has begun to answer.
+    /// A provider has begun to answer. It comes again if that one then fails before it said
+    /// anything and a list of models ([`crate::Fallback`]) goes on to the next.
     Started {
         /// The model as the provider names it; empty if it does not say.
         model: String,
+        /// The models of a list that were to answer and could not begin, in the order of the list.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        passed_over: Vec<PassedOver>,
     },
     /// More text.
     TextDelta {
@@ -85,6 +96,17 @@ pub enum StreamEvent {
     },
     /// The whole answer. The last event.
     Finished(Box<Answer>),
+}
+
+/// A model of a list that could not begin to answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// The provider's name.
+    pub provider: String,
+    /// The model that was asked there.
+    pub model: String,
+    /// Why it did not answer.
+    pub error: ModelError,
 }
 
 /// A whole answer.

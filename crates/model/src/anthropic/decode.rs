@@ -239,7 +239,7 @@ impl Decoder for MessagesDecoder {
                 let start: Start<'_> = self.read(parsed.message, kind)?;
                 self.count(start.usage);
                 self.draft.answered_by.clone_from(&start.model);
-                out.push(StreamEvent::Started { model: start.model });
+                out.push(StreamEvent::started(start.model));
             }
             "content_block_start" => self.start_block(parsed.index, parsed.content_block, out)?,
             "content_block_delta" => self.grow_block(parsed.index, parsed.delta, out)?,

@@ -113,7 +113,7 @@ impl Provider for Replay {
 /// The events of an entry, with its pause before each.
 fn play(entry: &Played) -> EventStream {
     let message = &entry.answer.message;
-    let mut events = VecDeque::from([StreamEvent::Started { model: entry.answer.answered_by.clone() }]);
+    let mut events = VecDeque::from([StreamEvent::started(entry.answer.answered_by.as_str())]);
     let whole = message.text();
     let recorded = entry.chunks.concat() == whole;
     let mut chunks = Some(entry.chunks.clone()).filter(|_| recorded);

@@ -303,7 +303,7 @@ impl Decoder for ChatDecoder {
             self.started = true;
             self.draft.answered_by = chunk.model.unwrap_or_default();
             self.draft.request_id = self.draft.request_id.take().or(chunk.id);
-            out.push(StreamEvent::Started { model: self.draft.answered_by.clone() });
+            out.push(StreamEvent::started(self.draft.answered_by.as_str()));
         }
         if let Some(usage) = chunk.usage {
             self.count(usage);

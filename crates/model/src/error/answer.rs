@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::retry::retry_after_ms;
+use super::retry::{bounded_ms, retry_after_ms, seconds_ms};
 use super::{ErrorKind, ModelError, excerpt};
 use crate::transcript::Wire;
 
@@ -33,6 +33,7 @@ pub struct ErrorAnswer<'a> {
 pub fn classify(answer: &ErrorAnswer<'_>) -> ModelError {
     let report = Report::read(answer.body);
     let after_ms = retry_after_ms(answer);
+    let after_ms = after_ms.or(report.wait_ms);
     let kind = report.specific(Some(answer.status)).unwrap_or_else(|| kind_of_status(answer.status, after_ms));
     ModelError {
         kind,
@@ -51,7 +52,7 @@ pub fn classify_in_stream(provider: &str, event: &[u8]) -> ModelError {
     let status = report.code.parse::<u16>().ok().filter(|status| (400..600).contains(status));
     let kind = report
         .specific(status)
-        .or_else(|| status.map(|status| kind_of_status(status, None)))
+        .or_else(|| status.map(|status| kind_of_status(status, report.wait_ms)))
         .or_else(|| report.general())
         .unwrap_or(ErrorKind::Overloaded { after_ms: None });
     ModelError {
@@ -80,15 +81,23 @@ struct Report {
     message: String,
     kind: String,
     code: String,
+    /// Google's name for the error.
+    state: String,
+    /// Google's reasons, and the names of the quotas that were exceeded.
+    reasons: Vec<String>,
+    /// The provider's minimum wait, where the body says it.
+    wait_ms: Option<u64>,
 }
 
 impl Report {
     fn read(body: &[u8]) -> Self {
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return Self::default() };
+        // Google wraps errors into a list where it would have streamed one.
+        let value = value.get(0).unwrap_or(&value);
         let inner = match value.get("error") {
             Some(Value::String(message)) => return Self { message: message.clone(), ..Self::default() },
             Some(error @ Value::Object(_)) => error,
-            _ => &value,
+            _ => value,
         };
         let word = |name: &str| match inner.get(name) {
             Some(Value::String(text)) => text.clone(),
@@ -96,7 +105,18 @@ impl Report {
             _ => String::new(),
         };
         let message = [word("message"), word("detail")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-        Self { message, kind: word("type"), code: word("code") }
+        let mut report =
+            Self { message, kind: word("type"), code: word("code"), state: word("status"), ..Self::default() };
+        for detail in inner.get("details").and_then(Value::as_array).into_iter().flatten() {
+            let text = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
+            report.reasons.extend(text(detail, "reason"));
+            let violations = detail.get("violations").and_then(Value::as_array).into_iter().flatten();
+            report.reasons.extend(violations.filter_map(|violation| text(violation, "quotaId")));
+            let wait = text(detail, "retryDelay");
+            report.wait_ms = report.wait_ms.or(wait.and_then(|wait| seconds_ms(wait.strip_suffix('s')?)));
+        }
+        report.wait_ms = report.wait_ms.or_else(|| spoken_ms(&report.message));
+        report
     }
 
     /// What the words say that the status does not.
@@ -116,11 +136,15 @@ impl Report {
             "spending limit",
             "insufficient credits",
             "insufficient balance",
-        ]) {
+        ]) || self.reasons.iter().any(|quota| quota.contains("PerDay"))
+        {
             return Some(ErrorKind::OutOfCredit);
         }
         if self.is(&["content_filter", "content_policy_violation"]) {
             return Some(ErrorKind::Refused);
+        }
+        if self.reasons.iter().any(|reason| reason == "API_KEY_INVALID") || says(&["api key not valid"]) {
+            return Some(ErrorKind::Auth);
         }
         // A rate limit may speak of contexts too, and waiting does help there.
         let about_length = self.is(&["context_length_exceeded", "exceed_context_size_error", "request_too_large"])
@@ -129,17 +153,25 @@ impl Report {
                 "maximum context length",
                 "exceeds the available context size",
                 "exceed context limit",
+                "exceeds the context window",
+                "input token count",
             ]);
         (about_length && status != Some(429)).then_some(ErrorKind::ContextTooLong)
     }
 
     /// What the error's type says, where there is no status.
     fn general(&self) -> Option<ErrorKind> {
-        if self.is(&["rate_limit_error", "rate_limit_exceeded", "slow_down"]) {
-            Some(ErrorKind::RateLimited { after_ms: None })
-        } else if self.is(&["authentication_error", "permission_error", "invalid_api_key"]) {
+        if self.is(&["rate_limit_error", "rate_limit_exceeded", "slow_down", "RESOURCE_EXHAUSTED"]) {
+            Some(ErrorKind::RateLimited { after_ms: self.wait_ms })
+        } else if self.is(&["authentication_error", "permission_error", "invalid_api_key", "PERMISSION_DENIED"]) {
             Some(ErrorKind::Auth)
-        } else if self.is(&["invalid_request_error", "not_found_error", "model_not_found"]) {
+        } else if self.is(&[
+            "invalid_request_error",
+            "not_found_error",
+            "model_not_found",
+            "invalid_prompt",
+            "INVALID_ARGUMENT",
+        ]) {
             Some(ErrorKind::BadRequest)
         } else {
             None
@@ -147,7 +179,30 @@ impl Report {
     }
 
     fn is(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.kind == *name || self.code == *name)
+        names.iter().any(|name| self.kind == *name || self.code == *name || self.state == *name)
+    }
+}
+
+/// The wait that a message names as OpenAI's do: `try again in 1m2.5s`.
+fn spoken_ms(message: &str) -> Option<u64> {
+    let (_, mut rest) = message.split_once("try again in ")?;
+    let mut total_ms = None;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        // A full stop ends the sentence, not the number.
+        let Ok(number) = number.parse::<f64>() else { return total_ms };
+        let unit = after.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit);
+        let unit_ms = match unit {
+            "ms" => 1.0,
+            "s" => 1e3,
+            "m" => 6e4,
+            "h" => 3.6e6,
+            _ => return total_ms,
+        };
+        total_ms = Some(total_ms.unwrap_or(0) + bounded_ms(number * unit_ms)?);
+        rest = after;
     }
 }
 
@@ -159,7 +214,7 @@ fn describe(status: Option<u16>, report: &Report, body: &[u8]) -> String {
     } else {
         report.message.chars().take(600).collect()
     };
-    let label = [report.code.as_str(), report.kind.as_str()]
+    let label = [report.code.as_str(), report.kind.as_str(), report.state.as_str()]
         .into_iter()
         .find(|word| !word.is_empty() && word.parse::<u16>().is_err());
     match (status, label) {
@@ -259,6 +314,49 @@ mod tests {
             ErrorKind::Auth,
         );
         check(404, r#"{"error":"model 'x' not found, try pulling it first"}"#, ErrorKind::BadRequest);
+    }
+
+    #[test]
+    fn googles_errors_are_read_with_their_reasons_and_waits() {
+        let google = |code: u16, state: &str, message: &str, details: &str| {
+            format!(r#"{{"error":{{"code":{code},"message":"{message}","status":"{state}","details":[{details}]}}}}"#)
+        };
+        let retry = r#"{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"34.074s"}"#;
+        let quota = |id: &str| format!(r#"{{"violations":[{{"quotaMetric":"m","quotaId":"{id}"}}]}},{retry}"#);
+        let limited = ErrorKind::RateLimited { after_ms: Some(34_074) };
+        check(429, &google(429, "RESOURCE_EXHAUSTED", "Quota exceeded", &quota("RequestsPerMinutePerModel")), limited);
+        // Without `alt=sse` it would be a list; some gateways leave that.
+        check(429, &format!("[{}]", google(429, "RESOURCE_EXHAUSTED", "Quota exceeded", retry)), limited);
+        let day = quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier");
+        check(429, &google(429, "RESOURCE_EXHAUSTED", "Quota exceeded", &day), ErrorKind::OutOfCredit);
+        let reason = r#"{"reason":"API_KEY_INVALID","domain":"googleapis.com"}"#;
+        check(400, &google(400, "INVALID_ARGUMENT", "API key not valid.", reason), ErrorKind::Auth);
+        let long = "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).";
+        check(400, &google(400, "INVALID_ARGUMENT", long, ""), ErrorKind::ContextTooLong);
+        check(400, &google(400, "INVALID_ARGUMENT", "No such field", ""), ErrorKind::BadRequest);
+        let overloaded = ErrorKind::Overloaded { after_ms: None };
+        check(503, &google(503, "UNAVAILABLE", "The model is overloaded.", ""), overloaded);
+        check(500, &google(500, "INTERNAL", "An internal error has occurred.", ""), overloaded);
+    }
+
+    #[test]
+    fn a_wait_that_only_the_message_names_is_kept() {
+        for (said, ms) in [
+            ("try again in 1.5s.", Some(1_500)),
+            ("try again in 250ms. Visit", Some(250)),
+            ("try again in 1m2.5s", Some(62_500)),
+            ("try again in 2h", Some(7_200_000)),
+            ("try again in a while", None),
+            ("try again in 5 parsecs", None),
+            ("try again in 9e99s", None),
+            ("try again in ", None),
+        ] {
+            check(
+                429,
+                &format!(r#"{{"error":{{"message":"Please {said}"}}}}"#),
+                ErrorKind::RateLimited { after_ms: ms },
+            );
+        }
     }
 
     #[test]

@@ -9,9 +9,8 @@ pub const MAX_ATTEMPTS: u32 = 10;
 /// After so many attempts it gives up on answers whose tool call cannot be read.
 pub const MAX_BAD_CALL_ATTEMPTS: u32 = 3;
 
-/// The provider's minimum wait; never more than a day, whatever a header says.
+/// The provider's minimum wait by its headers.
 pub(super) fn retry_after_ms(answer: &ErrorAnswer<'_>) -> Option<u64> {
-    const DAY_MS: u64 = 86_400_000;
     let exact = answer.retry_after_ms.and_then(|text| text.trim().parse::<f64>().ok());
     let seconds = || answer.retry_after.and_then(|text| text.trim().parse::<f64>().ok()).map(|seconds| seconds * 1e3);
     let until = || {
@@ -19,7 +18,18 @@ pub(super) fn retry_after_ms(answer: &ErrorAnswer<'_>) -> Option<u64> {
         let (then, now) = (answer.retry_after.and_then(parse)?, answer.date.and_then(parse)?);
         Some(then.duration_since(now).as_secs_f64() * 1e3)
     };
-    let ms = exact.or_else(seconds).or_else(until).filter(|ms| ms.is_finite() && *ms >= 0.0)?;
+    bounded_ms(exact.or_else(seconds).or_else(until)?)
+}
+
+/// Seconds as a provider writes them in a body.
+pub(super) fn seconds_ms(text: &str) -> Option<u64> {
+    bounded_ms(text.trim().parse::<f64>().ok()? * 1e3)
+}
+
+/// Never more than a day, whatever a provider says; `None` for what is no time to come.
+pub(super) fn bounded_ms(ms: f64) -> Option<u64> {
+    const DAY_MS: u64 = 86_400_000;
+    let ms = Some(ms).filter(|ms| ms.is_finite() && *ms >= 0.0)?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
