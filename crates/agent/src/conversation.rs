@@ -83,6 +83,8 @@ pub struct Conversation {
     pub end: Option<AgentEnd>,
     /// A person was asked and has not answered.
     pub asking: bool,
+    /// The turn whose files were kept last.
+    pub kept_turn: Option<u32>,
     /// How many of `messages` a call has carried.
     sent: usize,
     /// What people said, in all attempts.
@@ -138,6 +140,7 @@ impl Conversation {
             spent: Spent::default(),
             end: None,
             asking: false,
+            kept_turn: None,
             sent: 0,
             said: Vec::new(),
             first,
@@ -193,7 +196,8 @@ impl Conversation {
         let fresh = match self.shared.take() {
             None => Self { messages: vec![Message::user(first.clone())], ..Self::new(first) },
             Some(shared) => {
-                let earlier = Self { spent: Spent::default(), end: None, failures: None, ..(*shared).clone() };
+                let earlier =
+                    Self { spent: Spent::default(), end: None, failures: None, kept_turn: None, ..(*shared).clone() };
                 let unsent = earlier.unsent.iter().cloned().chain(unsent).collect();
                 let kept = Self { attempt, spent, unsent, said, shared: Some(shared), ..earlier };
                 *self = kept;
@@ -216,6 +220,7 @@ impl Conversation {
                 }
                 self.asking = tool == crate::tools::ASK;
             }
+            Effect::Snapshot { .. } => {}
             _ => return,
         }
         self.open.insert(id.clone(), effect.clone());
@@ -232,6 +237,7 @@ impl Conversation {
                 self.spent.micro_usd = self.spent.micro_usd.saturating_add(cost_micro_usd.unwrap_or(0));
                 self.answered(message);
             }
+            (Effect::Snapshot { turn, .. }, EffectResult::SnapshotTaken { .. }) => self.kept_turn = Some(*turn),
             (Effect::RunTool { call_id, .. }, EffectResult::ToolReturned { text, is_error, .. }) => {
                 self.returned(call_id, text, *is_error);
             }

@@ -16,7 +16,7 @@ use model::{Answer, EventStream, ModelError, Provider, Request, StreamEvent};
 use sandbox::{Advice, Sandbox, SandboxError};
 
 use crate::conversation::{Conversation, PendingCall};
-use crate::port::{Glimpse, Hands, Journal, JournalError};
+use crate::port::{FilesFound, Glimpse, Hands, Journal, JournalError, NoHands};
 use crate::tools::run::{Returned, run_tool};
 use crate::turn::{Next, Rules, next};
 
@@ -71,6 +71,8 @@ pub async fn drive(native: &Native<'_>) -> Result<(), JournalError> {
             Next::Tell(text) => native.journal.tell_agent(&text).await?,
             Next::SleepUntil(until) => native.journal.sleep_until(until).await,
             Next::End(end) => {
+                // Also the files of a last turn can be gone back to.
+                keep_files(native, &conversation).await?;
                 if native.journal.finish(conversation.attempt, end, conversation.seq).await? {
                     return Ok(());
                 }
@@ -93,8 +95,10 @@ async fn call_model(native: &Native<'_>, attempt: u32, turn: u32, request: &Requ
 
 /// Keeps the files after a turn that changed some, so that the work can be taken up from there.
 async fn keep_files(native: &Native<'_>, conversation: &Conversation) -> Result<(), JournalError> {
-    let (attempt, turn) = (conversation.attempt, conversation.turn);
-    if turn == 0 || !native.hands.can_keep().await {
+    // A call that failed has begun a turn and not made one.
+    let (attempt, turn) = (conversation.attempt, conversation.answered_turns());
+    let kept = conversation.kept_turn.is_some_and(|kept| kept >= turn);
+    if turn == 0 || kept || !native.hands.can_keep().await {
         return Ok(());
     }
     let Ok(hands) = native.hands.ready().await else { return Ok(()) };
@@ -102,18 +106,26 @@ async fn keep_files(native: &Native<'_>, conversation: &Conversation) -> Result<
     let key = snapshot_key(&sandbox, turn);
     let id = native.journal.start(Effect::Snapshot { sandbox, attempt, turn }).await?;
     let begun = native.journal.now();
+    let mut lost = None;
     let result = match native.hands.keep(&key).await {
         Ok(layers) => EffectResult::SnapshotTaken { layers, duration_ms: elapsed_ms(native, begun) },
         // The next call finds out whether the box is still of use; a step less to go back to is no
         // reason to end the work.
-        Err(error) => EffectResult::Failed {
-            class: FailureClass::Unknown,
-            source: FailureSource::Infra,
-            message: error.to_string(),
-            retry_after_ms: None,
-        },
+        Err(error) => {
+            lost = error.found.and_then(FilesFound::told);
+            EffectResult::Failed {
+                class: FailureClass::Unknown,
+                source: FailureSource::Infra,
+                message: error.to_string(),
+                retry_after_ms: None,
+            }
+        }
     };
-    native.journal.end(&id, result).await
+    native.journal.end(&id, result).await?;
+    match lost {
+        Some(text) => native.journal.tell_agent(&text).await,
+        None => Ok(()),
+    }
 }
 
 /// The name of the files of a sandbox after a turn.
@@ -241,7 +253,21 @@ async fn run_call(
     let begun = native.journal.now();
     let hands = match native.hands.ready().await {
         Ok(hands) => hands,
-        Err(error) => return lose(native, conversation, &id, error.to_string()).await,
+        Err(_) => {
+            // What kept it from starting may be over.
+            match native.hands.revive().await {
+                Ok(found) => {
+                    if let Some(text) = found.told() {
+                        native.journal.tell_agent(&text).await?;
+                    }
+                }
+                Err(again) => return lose(native, conversation, &id, &again).await,
+            }
+            match native.hands.ready().await {
+                Ok(hands) => hands,
+                Err(error) => return lose(native, conversation, &id, &error).await,
+            }
+        }
     };
     let show = |text: &str| native.journal.show(Glimpse::Output { source: &call.tool, text });
     // The effect's id is unique in its task and the box belongs to one attempt of one task, so the
@@ -250,7 +276,7 @@ async fn run_call(
         Ok(outcome) => outcome,
         Err(error) => match revived(native, &error).await {
             Ok(told) => told,
-            Err(message) => return lose(native, conversation, &id, message).await,
+            Err(error) => return lose(native, conversation, &id, &error).await,
         },
     };
     let kept = match &outcome.whole {
@@ -267,23 +293,29 @@ async fn lose(
     native: &Native<'_>,
     conversation: &Conversation,
     id: &EffectId,
-    message: String,
+    error: &NoHands,
 ) -> Result<BoxAfter, JournalError> {
+    let message = error.message.clone();
     let result = returned(&Returned::error(&message), None, 0);
-    let end = AgentEnd::Lost { message };
+    let end = if error.hopeless {
+        AgentEnd::Stopped { reason: OutcomeReason::Infra, message }
+    } else {
+        AgentEnd::Lost { message }
+    };
     native.journal.end_and_finish(id, result, conversation.attempt, end).await?;
     Ok(BoxAfter::Lost)
 }
 
 /// A box that died or does not answer is started again on its files, and the model is told.
-async fn revived(native: &Native<'_>, error: &SandboxError) -> Result<Returned, String> {
+async fn revived(native: &Native<'_>, error: &SandboxError) -> Result<Returned, NoHands> {
+    let failed = |why: String| NoHands { message: format!("the sandbox failed: {why}"), hopeless: false };
     match error.advice() {
         Advice::StartAgain | Advice::Retry => {}
-        Advice::ChangeRequest | Advice::FixMachine => return Err(format!("the sandbox failed: {error}")),
+        Advice::ChangeRequest | Advice::FixMachine => return Err(failed(error.to_string())),
     }
     match native.hands.revive().await {
         Ok(found) => Ok(Returned::error(&found.told().unwrap_or_else(|| DIED.to_owned()))),
-        Err(again) => Err(format!("the sandbox failed: {again}")),
+        Err(again) => Err(NoHands { message: failed(again.message).message, hopeless: again.hopeless }),
     }
 }
 

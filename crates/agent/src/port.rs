@@ -98,6 +98,18 @@ pub trait Journal: Send + Sync {
 pub struct NoHands {
     /// What happened to the box.
     pub message: String,
+    /// Whether another attempt would come to the same.
+    pub hopeless: bool,
+}
+
+/// Why files were not kept.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{why}")]
+pub struct NotKept {
+    /// What happened.
+    pub why: NoHands,
+    /// What the box that goes on found of its files, if one does.
+    pub found: Option<FilesFound>,
 }
 
 /// What a box that was started again found of its files.
@@ -137,5 +149,5 @@ pub trait Hands: Send + Sync {
     async fn can_keep(&self) -> bool;
     /// Keeps the files as the snapshot `key`; gives its layers, lowest first. Whoever needs the box
     /// waits until it goes on from there.
-    async fn keep(&self, key: &Digest) -> Result<Vec<Digest>, NoHands>;
+    async fn keep(&self, key: &Digest) -> Result<Vec<Digest>, NotKept>;
 }

@@ -100,12 +100,13 @@ pub fn next(conversation: &Conversation, rules: &Rules, now: Timestamp) -> Next 
     {
         return next;
     }
-    Next::CallModel { turn: conversation.spent_turn() + 1, request: Box::new(request(conversation, rules)) }
+    Next::CallModel { turn: conversation.answered_turns() + 1, request: Box::new(request(conversation, rules)) }
 }
 
 impl Conversation {
-    /// Turns of this attempt that were answered.
-    fn spent_turn(&self) -> u32 {
+    /// Turns that were answered, in this attempt or before the fork that it begins with.
+    #[must_use]
+    pub fn answered_turns(&self) -> u32 {
         u32::try_from(self.messages.iter().filter(|m| matches!(m, model::Message::Assistant(_))).count())
             .unwrap_or(u32::MAX)
     }

@@ -183,3 +183,57 @@ fn a_recorded_conversation_is_replayed_byte_for_byte_also_that_of_a_fork() {
         assert!(product.refused(&["record", task, "-o", &file.display().to_string()]).contains("exists"));
     }
 }
+
+#[test]
+fn programs_that_the_environment_starts_do_not_keep_files_from_being_kept_and_run_on() {
+    let environment = "version = 1\nstart = [\"echo begun >> /tmp/starts; sleep 1000\"]\n";
+    let repo = project_with_main_free(&[&question()[..], &[(".chargehand/environment.toml", environment)]].concat());
+    let product = Product::new();
+    let entries = json!([
+        write("40\n"),
+        shell("pgrep -f 'sleep 1000' > /dev/null && echo it runs > running.txt"),
+        shell("sleep 1000 > /dev/null 2>&1 & echo 3 > three.txt"),
+        write("42\n"),
+        { "text": "Done." }
+    ]);
+    let model = product.cassette("started", &entries);
+    let id = product.delegate(&["make it right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    let task = product.settled(&id);
+    assert_eq!(task["wait"]["kind"], "review", "{task:#}\n{}", product.log());
+    let patch = product.ok(&["diff", &id])["patch"].as_str().unwrap().to_owned();
+    assert!(patch.contains("it runs"), "{patch}");
+    // What the agent itself left running is not ended for the sake of a step.
+    assert_eq!(kept_turns(&product, &id), [1, 2]);
+}
+
+#[test]
+fn a_task_that_ran_out_of_turns_can_be_forked_where_it_stopped() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette("four", &four_turns());
+    let id = product.delegate(&["make it right", &repo_arg(&repo), "--base=main", "--model", &model, "--turns=2"]);
+    let task = product.settled(&id);
+    assert_eq!(task["outcome"]["reason"], "budget", "{task:#}");
+    assert_eq!(kept_turns(&product, &id), [1, 2]);
+    let fork = product.ok(&["fork", &format!("{id}@2")])["task"]["id"].as_str().unwrap().to_owned();
+    let task = product.settled(&fork);
+    assert_eq!(task["outcome"]["reason"], "budget", "it has two turns of its own: {task:#}");
+    let patch = product.ok(&["diff", &format!("{fork}@2..4")])["patch"].as_str().unwrap().to_owned();
+    assert!(patch.contains("+42") && !patch.contains("notes"), "{patch}");
+}
+
+#[test]
+fn a_step_whose_files_are_gone_is_refused_before_a_task_is_made() {
+    let (product, repo) = (Product::new(), project_with_main_free(&question()));
+    let model = product.cassette("four", &four_turns());
+    let id = product.delegate(&["make it right", &repo_arg(&repo), "--base=main", "--model", &model]);
+    product.settled(&id);
+    product.ok(&["cancel", &id]);
+    product.run(&["stop"]);
+    let layers = product.data().join("sandboxes/layers");
+    std::fs::rename(&layers, product.data().join("sandboxes/elsewhere")).unwrap();
+    std::fs::create_dir(&layers).unwrap();
+    let refused = product.refused(&["fork", &format!("{id}@2")]);
+    assert!(refused.contains("no longer kept"), "{refused}");
+    assert!(product.refused(&["diff", &format!("{id}@0..2")]).contains("can't be had"));
+    assert_eq!(product.ok(&["list", "--all"])["tasks"].as_array().unwrap().len(), 1);
+}

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::port::{FilesFound, Hands, NoHands};
+use agent::port::{FilesFound, Hands, NoHands, NotKept};
 use async_trait::async_trait;
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest, SandboxId};
@@ -31,6 +31,8 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 /// Commits of history that a box gets, so that `git log` and `git blame` are of use.
 const HISTORY_COMMITS: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
 
+/// What the exec ids of start commands begin with.
+const START: &str = "start-";
 /// How long a start command may take to be on its way.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -81,7 +83,7 @@ pub(crate) struct BoxHands<'a> {
 impl BoxHands<'_> {
     /// Opens the box, with intent and result in the journal, and tells those who wait for it.
     pub(crate) async fn open(&self, journal: &TaskJournal) {
-        let opened = self.opened(journal).await.map_err(|failure| NoHands { message: failure.message });
+        let opened = self.opened(journal).await.map_err(without_hands);
         self.ready.send_replace(Some(opened));
     }
 
@@ -149,7 +151,7 @@ impl BoxHands<'_> {
             equip(&*sandbox, self.ground.place, self.door, false).await?;
             Ok::<_, Failure>(sandbox)
         };
-        let sandbox = started.await.map_err(|failure| NoHands { message: failure.message });
+        let sandbox = started.await.map_err(without_hands);
         Ok((layers, sandbox))
     }
 }
@@ -170,41 +172,44 @@ pub(crate) async fn equip(
     }
     for (number, line) in place.recipe().start.iter().enumerate() {
         // The line goes on after the command that starts it; what it says can be read in the box.
-        let script = format!("exec </dev/null >/tmp/start-{number}.log 2>&1; setsid sh -c \"$1\" & ");
+        let log = format!("/run/chargehand/start-{number}.log");
+        let script = format!("mkdir -p /run/chargehand; exec </dev/null >{log} 2>&1; setsid sh -c \"$1\" & ");
         let argv = ["sh", "-c", &script, "start", line].map(OsString::from);
-        let request = ExecRequest { time_limit: START_LIMIT, ..ExecRequest::new(format!("start-{number}"), argv) };
+        let request = ExecRequest { time_limit: START_LIMIT, ..ExecRequest::new(format!("{START}{number}"), argv) };
         sandbox.exec(request, &mut |_| {}).await?;
     }
     Ok(())
 }
 
-fn no_hands(error: &SandboxError) -> NoHands {
-    NoHands { message: error.to_string() }
+fn without_hands(failure: Failure) -> NoHands {
+    let hopeless = matches!(failure.class, FailureClass::Final | FailureClass::NeedsPerson);
+    NoHands { message: failure.message, hopeless }
 }
 
 #[async_trait]
 impl Hands for BoxHands<'_> {
     async fn ready(&self) -> Result<Arc<dyn Sandbox>, NoHands> {
         let mut ready = self.ready.subscribe();
-        let gone = || NoHands { message: "nobody opens the sandbox".to_owned() };
+        let gone = || NoHands { message: "nobody opens the sandbox".to_owned(), hopeless: false };
         let opened = ready.wait_for(Option::is_some).await.map_err(|_| gone())?;
         opened.clone().unwrap_or_else(|| Err(gone()))
     }
 
     async fn revive(&self) -> Result<FilesFound, NoHands> {
-        let revived = self.start().await.map_err(|failure| NoHands { message: failure.message });
+        let revived = self.start().await.map_err(without_hands);
         let found = revived.as_ref().map(|started| started.files).map_err(Clone::clone);
         self.ready.send_replace(Some(revived.map(|started| started.sandbox)));
         found
     }
 
     async fn can_keep(&self) -> bool {
-        let (changed, busy) =
-            (self.ground.ports.boxes.changed(&self.id).await, self.ground.ports.boxes.busy(&self.id).await);
+        let boxes = &self.ground.ports.boxes;
+        // What the recipe starts is started again afterwards.
+        let (changed, busy) = (boxes.changed(&self.id).await, boxes.busy(&self.id, START).await);
         matches!((changed, busy), (Ok(true), Ok(false)))
     }
 
-    async fn keep(&self, key: &Digest) -> Result<Vec<Digest>, NoHands> {
+    async fn keep(&self, key: &Digest) -> Result<Vec<Digest>, NotKept> {
         self.ready.send_replace(None);
         match self.kept(key).await {
             Ok((layers, sandbox)) => {
@@ -213,9 +218,10 @@ impl Hands for BoxHands<'_> {
             }
             Err(error) => {
                 // The files are where they were; the box goes on from them if it can.
-                let revived = self.start().await.map_err(|failure| NoHands { message: failure.message });
+                let revived = self.start().await.map_err(without_hands);
+                let found = revived.as_ref().ok().map(|started| started.files);
                 self.ready.send_replace(Some(revived.map(|started| started.sandbox)));
-                Err(no_hands(&error))
+                Err(NotKept { why: without_hands(error.into()), found })
             }
         }
     }

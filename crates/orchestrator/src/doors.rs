@@ -5,7 +5,7 @@
 //! passes and the box holds its requests back. A box without a list has no door at all. Absent: what
 //! may pass (`network`), and how (`egress`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +85,18 @@ impl Outside {
     fn folder_of(&self, sandbox: &SandboxId) -> PathBuf {
         let digest = Digest::of(sandbox.as_str().as_bytes());
         self.folder.join(digest.as_str().get(..12).unwrap_or_default())
+    }
+
+    /// Removes what is left of all doors but those of these boxes.
+    pub(crate) fn forget_all_but<'a>(&self, boxes: impl Iterator<Item = &'a SandboxId>) {
+        let kept: BTreeSet<PathBuf> = boxes.map(|sandbox| self.folder_of(sandbox)).collect();
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| !kept.contains(&path.with_extension(""))) {
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            if let Err(error) = removed {
+                tracing::warn!(%error, path = %path.display(), "a door's rest could not be removed");
+            }
+        }
     }
 
     fn trusted(&self) -> Result<UpstreamTls, Failure> {

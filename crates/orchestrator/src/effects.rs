@@ -92,7 +92,7 @@ async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure>
     let (task, ports) = (performance.task, &performance.shared.ports);
     let lost = || Failure::new(FailureClass::Final, FailureSource::Infra, "the task has no sandbox to collect from");
     let sandbox_id = task.attempt_sandbox().ok_or_else(lost)?;
-    let hands = attempt_box(performance, &sandbox_id).await?;
+    let (hands, started) = attempt_box(performance, &sandbox_id).await?;
     let collecting = Collecting {
         ports,
         settings: performance.settings,
@@ -103,7 +103,12 @@ async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure>
         hands: &*hands,
         name: &format!("{}-{}", performance.id, performance.gate_box),
     };
-    Ok(match collecting.collect().await? {
+    let collected = collecting.collect().await;
+    if started {
+        // It has no way out and nothing that the recipe starts: whoever works in it next starts it anew.
+        ports.boxes.stop(&sandbox_id).await?;
+    }
+    Ok(match collected? {
         None => EffectResult::Collected { commit: None, notes: Vec::new() },
         Some(imported) => {
             let notes = imported.notes.iter().map(ToString::to_string).collect();
@@ -112,12 +117,12 @@ async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure>
     })
 }
 
-/// The attempt's box, started again on its files if it is not alive. If the files are gone, so is the
+/// The attempt's box, and whether it had to be started again on its files. If the files are gone, so is the
 /// result, and the agent has to go on.
-async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Failure> {
+async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<(Arc<dyn Sandbox>, bool), Failure> {
     let ports = &performance.shared.ports;
     if let Some(alive) = ports.boxes.attach(id).await? {
-        return Ok(alive);
+        return Ok((alive, false));
     }
     let spec = |snapshot| performance.place.spec(id, snapshot);
     let started = files::start_attempt(&performance.ground(), performance.log, &spec).await?;
@@ -125,7 +130,7 @@ async fn attempt_box(performance: &Performance<'_>, id: &SandboxId) -> Result<Ar
         let failure = Failure::new(FailureClass::Unknown, FailureSource::Infra, "the sandbox's files were lost");
         return Err(Failure { tell_agent: started.files.told(), ..failure });
     }
-    Ok(started.sandbox)
+    Ok((started.sandbox, true))
 }
 
 async fn run_gate(performance: &Performance<'_>, gate: &GateSpec, commit: &CommitSha) -> Result<EffectResult, Failure> {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builds;
 use crate::environment::Turns;
 use crate::handle::{Handle, Shared, no_boxes};
-use crate::keeping::Keeper;
+use crate::keeping;
 use crate::live::LiveHub;
 use crate::log::{Logs, RecordError};
 use crate::place::Places;
@@ -75,7 +75,7 @@ impl Engine {
         let unfinished = self.shared.ports.store.index.unfinished().await?;
         self.remove_orphans(&unfinished).await;
         self.recover_builds();
-        let mut keeper = Keeper::default();
+        self.close_doors().await;
         let mut running = Running::new();
         let mut loops: JoinSet<()> = JoinSet::new();
         for id in unfinished {
@@ -88,7 +88,7 @@ impl Engine {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                _ = tidy.tick() => self.remove_layers(&mut keeper).await,
+                _ = tidy.tick() => self.tidy(),
                 _ = look.tick() => self.run_due(&mut running, &mut loops).await,
                 Some(id) = self.woken.recv() => self.run_task(id, &mut running, &mut loops).await,
                 Some(done) = loops.join_next_with_id(), if !loops.is_empty() => {
@@ -140,28 +140,22 @@ impl Engine {
         }
     }
 
-    /// Layers that no box uses and that nobody asked for since the call before: the disk holds the
-    /// bases that are worked on, not all that ever were.
-    async fn remove_layers(&self, keeper: &mut Keeper) {
-        match self.shared.collect_environments(false).await {
-            Ok(removed) if removed.records.is_empty() => {}
-            Ok(removed) => {
-                tracing::info!(removed = removed.records.len(), "removed environments that nobody used lately")
+    /// Removes what nobody needs, beside the loop: it walks over many files.
+    fn tidy(&self) {
+        let shared = self.shared.clone();
+        self.shared.works().spawn(async move {
+            match keeping::tidy(&shared).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "removed layers that nobody uses"),
+                Err(failure) => tracing::warn!(why = failure.message, "layers could not be removed"),
             }
-            Err(failure) => tracing::warn!(why = failure.message, "environments could not be looked at"),
-        }
-        let keep = match keeper.layers(&self.shared).await {
-            Ok(keep) => keep,
-            Err(failure) => {
-                tracing::warn!(why = failure.message, "layers are left alone");
-                return;
-            }
-        };
-        match self.shared.ports.boxes.retain_layers(&keep).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "removed layers that nobody uses"),
-            Err(error) => tracing::warn!(%error, "layers could not be removed"),
-        }
+        });
+    }
+
+    /// What is left of doors whose boxes are gone.
+    async fn close_doors(&self) {
+        let boxes = self.shared.ports.boxes.list().await.unwrap_or_default();
+        self.shared.ports.outside.forget_all_but(boxes.iter().map(|info| &info.id));
     }
 
     /// Builds that were under way when the program ended.

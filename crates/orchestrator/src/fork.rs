@@ -5,6 +5,7 @@
 //! the files that were kept and with the conversation, event by event, as it was then. Absent:
 //! copies of events: the other task's log is read where it lies, and logs are never removed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use agent::conversation::Conversation;
@@ -14,12 +15,13 @@ use domain::id::{Digest, TaskId};
 use domain::principal::Principal;
 use domain::step::{ForkPoint, StepFiles};
 use domain::task::{AgentSpec, Task};
+use model::AssistantMessage;
 use store::Idempotency;
 
 use crate::files::steps;
 use crate::handle::Handle;
 use crate::log::{Logs, RecordError};
-use crate::request::{ForkError, MAX_GOAL_CHARS, Submitted};
+use crate::request::{ForkError, MAX_GOAL_CHARS, SubmitError, Submitted};
 
 /// Where a fork begins, and what its agent is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,27 +68,50 @@ impl Handle {
         if let Some(chars) = message.map(|message| message.chars().count()).filter(|chars| *chars > MAX_GOAL_CHARS) {
             return Err(ForkError::LongMessage { chars });
         }
+        if let Some(why) = self.shared.without_boxes().await {
+            return Err(SubmitError::NoSandbox(why).into());
+        }
         let (task, place) = self.place(of, turn).await?;
+        self.still_kept(&place, turn).await?;
         if place.is_last_word && message.is_none() {
             return Err(ForkError::LastWord { turn });
         }
         let mut spec = task.spec.clone();
         let kept_turn = place.files.as_ref().map_or(0, |files| files.turn);
-        let mut notes = Vec::new();
+        let (mut notes, mut said) = (Vec::new(), Vec::new());
         if kept_turn < turn {
-            notes.push(format!(
-                "the files are those of turn {kept_turn}: nothing was changed up to turn {turn}, or a program was running so that they could not be kept"
-            ));
+            let text = format!(
+                "The files are those that were kept after turn {kept_turn}. If anything was changed from then to turn {turn}, it is missing: look before you go on."
+            );
+            notes.push(text.clone());
+            said.push(Event::MessageAdded { source: MessageSource::Platform, text });
+        }
+        let now = self.shared.ports.clock.now();
+        if spec.contract.deadline.take_if(|deadline| *deadline <= now).is_some() {
+            notes.push("the deadline of the other task has passed; this one has none".to_owned());
         }
         spec.fork =
             Some(ForkPoint { task: task.id.clone(), attempt: place.attempt, turn, seq: place.seq, files: place.files });
-        let said = message.map(|text| Event::MessageAdded { source: MessageSource::Person, text: text.to_owned() });
-        Ok(self.accept(spec, (notes, said.into_iter().collect()), who, idempotency).await?)
+        said.extend(message.map(|text| Event::MessageAdded { source: MessageSource::Person, text: text.to_owned() }));
+        Ok(self.accept(spec, (notes, said), who, idempotency).await?)
+    }
+
+    /// Whether the files of a place can still be had. Asking counts as using them.
+    async fn still_kept(&self, place: &Place, turn: u32) -> Result<(), ForkError> {
+        for layer in place.files.iter().flat_map(|files| &files.layers) {
+            let there = self.shared.ports.boxes.prepared(layer).await;
+            if there.map_err(|error| ForkError::Store(error.to_string()))?.is_none() {
+                return Err(ForkError::Gone(format!(
+                    "the files of turn {turn} are no longer kept: disk space was needed; fork a later turn, or turn 0"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The task in whose log the turn lies (of a fork, the shared turns lie in the other's), and where.
     async fn place(&self, of: &TaskId, turn: u32) -> Result<(Task, Place), ForkError> {
-        let mut id = of.clone();
+        let (mut id, mut attempt) = (of.clone(), None);
         loop {
             let log = self.shared.logs.open(&id).await?;
             let task = log.task().await;
@@ -94,11 +119,13 @@ impl Handle {
                 return Err(ForkError::NoTurns);
             }
             if let Some(fork) = task.spec.fork.as_ref().filter(|fork| turn < fork.turn) {
-                id = fork.task.clone();
+                (id, attempt) = (fork.task.clone(), Some(fork.attempt));
                 continue;
             }
             let of_fork = task.spec.fork.as_ref();
-            let attempt = task.attempt.as_ref().ok_or(ForkError::NotBegun)?.number;
+            // A fork shares the attempt that it left, whatever the other task has tried since.
+            let newest = task.attempt.as_ref().map(|attempt| attempt.number);
+            let attempt = attempt.or(newest).ok_or(ForkError::NotBegun)?;
             let events = log.events_after(0).await?;
             return match find(&events, attempt, turn, of_fork) {
                 Some(place) => Ok((task, place)),
@@ -124,29 +151,36 @@ fn find(events: &[Arc<Envelope>], attempt: u32, turn: u32, fork: Option<&ForkPoi
     if turn == fork.map_or(0, |fork| fork.turn) {
         return Some(Place { attempt, seq: begun.seq, files: files(), is_last_word: false });
     }
-    let mut open = std::collections::BTreeMap::new();
-    let (mut answered, mut seq) = (None, None);
+    let mut open = BTreeMap::new();
+    // How many calls the answer makes, how many have returned, and the last event of all that.
+    let (mut calls, mut returned, mut seq) = (None, 0, 0);
     for envelope in events.iter().filter(|envelope| envelope.seq > begun.seq) {
         match &envelope.event {
             Event::AttemptStarted { .. } => break,
-            Event::EffectStarted { id, effect: Effect::CallModel { turn: of, .. } } if *of == turn => {
-                open.insert(id, true);
-            }
-            Event::EffectStarted { id, effect: Effect::RunTool { turn: of, .. } } if *of == turn => {
-                open.insert(id, false);
-            }
             Event::EffectStarted { effect: Effect::CallModel { turn: of, .. }, .. } if *of > turn => break,
-            Event::EffectEnded { id, result } => match open.remove(id) {
-                Some(true) if matches!(result, EffectResult::ModelAnswered { .. }) => answered = Some(envelope.seq),
-                Some(false) => seq = Some(envelope.seq),
+            Event::EffectStarted { id, effect: effect @ Effect::CallModel { turn: of, .. } } if *of == turn => {
+                open.insert(id, effect);
+            }
+            Event::EffectStarted { id, effect: effect @ Effect::RunTool { turn: of, .. } } if *of == turn => {
+                open.insert(id, effect);
+            }
+            Event::EffectEnded { id, result } => match (open.remove(id), result) {
+                (Some(Effect::CallModel { .. }), EffectResult::ModelAnswered { message_json, .. }) => {
+                    calls =
+                        serde_json::from_str(message_json).ok().map(|answer: AssistantMessage| answer.calls().count());
+                    seq = envelope.seq;
+                }
+                (Some(Effect::RunTool { .. }), _) => {
+                    returned += 1;
+                    seq = envelope.seq;
+                }
                 _ => {}
             },
             _ => {}
         }
     }
-    let answered = answered?;
-    let over = open.is_empty();
-    over.then(|| Place { attempt, seq: seq.unwrap_or(answered), files: files(), is_last_word: seq.is_none() })
+    let calls = calls.filter(|calls| *calls == returned && open.is_empty())?;
+    Some(Place { attempt, seq, files: files(), is_last_word: calls == 0 })
 }
 
 /// The last turn of an attempt that is over.

@@ -114,7 +114,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Why this machine can't run boxes. What was lacking may have been mended since it was found.
-    async fn without_boxes(&self) -> Option<String> {
+    pub(crate) async fn without_boxes(&self) -> Option<String> {
         let known = self.no_boxes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.as_ref()?;
         let found = no_boxes(&*self.ports.boxes).await;

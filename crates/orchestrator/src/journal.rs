@@ -2,7 +2,7 @@
 //!
 //! Absent: anything the agent may not write; the fold refuses what can't follow.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use agent::port::{Glimpse, Journal, JournalError};
 use async_trait::async_trait;
@@ -12,7 +12,7 @@ use domain::fold::effect_id;
 use domain::id::{Digest, EffectId};
 use domain::principal::Principal;
 use domain::task::{AgentEnd, Wait, WaitKind};
-use egress::{KnownValues, Mask};
+use egress::{KnownValues, Mask, Redactor};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::handle::Shared;
@@ -29,6 +29,14 @@ pub(crate) struct TaskJournal {
     pub(crate) wait_ms: u64,
     /// Secret values that are kept out of everything that is stored or shown.
     pub(crate) known: KnownValues,
+    /// The output that streams just now: a value may lie across two pieces.
+    pub(crate) streaming: Mutex<Option<Streaming>>,
+}
+
+/// One command's output on its way to whoever watches.
+pub(crate) struct Streaming {
+    source: String,
+    redactor: Redactor,
 }
 
 /// `at` plus some milliseconds, at the end of time if need be.
@@ -58,6 +66,33 @@ impl TaskJournal {
     }
 }
 
+impl TaskJournal {
+    /// Shows a piece of output as far as it is certain that no value begins at its end.
+    fn show_output(&self, source: &str, text: &str) {
+        let mut streaming = self.streaming.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = streaming.get_or_insert_with(|| Streaming {
+            source: source.to_owned(),
+            redactor: Redactor::new(self.known.clone(), Mask::Named),
+        });
+        self.tell_output(stream.source.clone(), stream.redactor.push(text.as_bytes()));
+    }
+
+    /// Shows what was held back; the command has ended.
+    fn end_output(&self) {
+        let ended = self.streaming.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut stream) = ended {
+            self.tell_output(stream.source, stream.redactor.finish());
+        }
+    }
+
+    fn tell_output(&self, source: String, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            self.shared.live.tell(self.log.id(), Live::Output { source, text });
+        }
+    }
+}
+
 /// What an effect gave, without secret values. No value enters a box, but a far side may have echoed one.
 fn clean(known: &KnownValues, result: EffectResult) -> EffectResult {
     match result {
@@ -66,6 +101,9 @@ fn clean(known: &KnownValues, result: EffectResult) -> EffectResult {
         }
         EffectResult::CommandEnded { end, output_tail, output_digest, duration_ms } => {
             EffectResult::CommandEnded { end, output_tail: known.redact(&output_tail), output_digest, duration_ms }
+        }
+        EffectResult::Failed { class, source, message, retry_after_ms } => {
+            EffectResult::Failed { class, source, message: known.redact(&message), retry_after_ms }
         }
         other => other,
     }
@@ -86,6 +124,7 @@ impl Journal for TaskJournal {
     }
 
     async fn end(&self, id: &EffectId, result: EffectResult) -> Result<(), JournalError> {
+        self.end_output();
         let result = clean(&self.known, result);
         self.record(&[Event::EffectEnded { id: id.clone(), result }]).await
     }
@@ -97,6 +136,7 @@ impl Journal for TaskJournal {
         attempt: u32,
         end: AgentEnd,
     ) -> Result<(), JournalError> {
+        self.end_output();
         let ended = Event::EffectEnded { id: id.clone(), result: clean(&self.known, result) };
         self.record(&[ended, Event::AgentEnded { attempt, end }]).await
     }
@@ -152,9 +192,7 @@ impl Journal for TaskJournal {
             Glimpse::Text { turn, text } => Live::TextDelta { turn, text: text.to_owned() },
             Glimpse::Thinking { turn, text } => Live::ThinkingDelta { turn, text: text.to_owned() },
             Glimpse::Waiting { text } => Live::Progress { text: text.to_owned() },
-            Glimpse::Output { source, text } => {
-                Live::Output { source: source.to_owned(), text: self.known.redact(text) }
-            }
+            Glimpse::Output { source, text } => return self.show_output(source, text),
         };
         self.shared.live.tell(self.log.id(), item);
     }

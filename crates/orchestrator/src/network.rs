@@ -36,7 +36,7 @@ pub(crate) fn list(wanted: &[Allow], secrets: &[SecretLine], settings: &NetworkS
     let mut notes = Vec::new();
     for allow in wanted {
         match allow {
-            Allow::Group(name) => entries.push(group(name, settings)?),
+            Allow::Group(name) => entries.extend(group(name, settings)?),
             Allow::Host(host) => entries.extend(with_secret(host, secrets, settings, &mut notes)),
         }
     }
@@ -48,20 +48,27 @@ pub(crate) fn list(wanted: &[Allow], secrets: &[SecretLine], settings: &NetworkS
     Ok(Listed { list, notes })
 }
 
-fn group(name: &str, settings: &NetworkSettings) -> Result<AllowEntry, String> {
+/// The entries of a group: where some of its hosts may have private addresses, only these may.
+fn group(name: &str, settings: &NetworkSettings) -> Result<Vec<AllowEntry>, String> {
     let entry = AllowEntry { group: Some(name.to_owned()), ..AllowEntry::default() };
-    if name.starts_with("git:") {
-        return Ok(entry);
+    if let Some(rest) = name.strip_prefix("git:") {
+        let host = rest.split('/').next().unwrap_or_default();
+        let host = host.split(':').next().unwrap_or_default();
+        return Ok(vec![AllowEntry { private: is_private(host, settings), ..entry }]);
     }
-    match settings.groups.get(name) {
-        Some(hosts) => {
-            let private = hosts.iter().any(|host| is_private(host, settings));
-            Ok(AllowEntry { hosts: hosts.clone(), private, ..entry })
-        }
-        None => Err(format!(
+    let Some(hosts) = settings.groups.get(name) else {
+        return Err(format!(
             "the network group `{name}` has no hosts on this server; list them in the settings under [network.groups], for example {name} = [\"packages.example\"]"
-        )),
-    }
+        ));
+    };
+    let (private, public): (Vec<String>, Vec<String>) =
+        hosts.iter().cloned().partition(|host| is_private(host, settings));
+    let of = |hosts: Vec<String>, private| AllowEntry { hosts, private, ..entry.clone() };
+    Ok([(public, false), (private, true)]
+        .into_iter()
+        .filter(|(hosts, _)| !hosts.is_empty())
+        .map(|(hosts, private)| of(hosts, private))
+        .collect())
 }
 
 fn plain(host: &Host, settings: &NetworkSettings) -> AllowEntry {
@@ -202,5 +209,17 @@ mod tests {
         let private = |name: &str| list(&[host(name, None)], &[], &settings).unwrap().list.entries()[0].private;
         assert!(private("git.corp.example"));
         assert!(!private("corp.example.evil.example") && !private("xcorp.example"));
+
+        // Within a group too, and for the host of a repository.
+        let hosts = vec!["npm.corp.example".to_owned(), "npm.public.example".to_owned()];
+        let settings = NetworkSettings { groups: [("npm".to_owned(), hosts)].into(), ..settings };
+        let listed =
+            list(&[Allow::Group("npm".into()), Allow::Group("git:git.corp.example/a/b".into())], &[], &settings);
+        let entries = listed.unwrap().list;
+        let private: Vec<(Vec<String>, bool)> =
+            entries.entries().iter().map(|e| (e.hosts.clone(), e.private)).collect();
+        let expected =
+            [(vec!["npm.public.example".into()], false), (vec!["npm.corp.example".into()], true), (vec![], true)];
+        assert_eq!(private, expected);
     }
 }

@@ -66,7 +66,7 @@ pub struct Ports {
 /// What the files of one box may take on disk.
 const BOX_DISK_BYTES: u64 = 20 << 30;
 /// What all layers together may take on disk.
-const LAYERS_BUDGET_BYTES: u64 = 50 << 30;
+const LAYERS_BUDGET_BYTES: u64 = 20 << 30;
 
 /// What can be set.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ pub struct Settings {
     pub wait_ms: u64,
     /// What a box may use.
     pub limits: sandbox::Limits,
-    /// What all layers together may take on disk before files of ended tasks go.
+    /// What all layers together may take on disk before those that nobody needs go.
     pub layers_budget_bytes: u64,
     /// Most bytes of a result.
     pub max_bundle_bytes: u64,

@@ -371,6 +371,7 @@ impl Runner {
             }
         };
         for info in boxes.into_iter().filter(|info| info.id.as_str().starts_with(&prefix)) {
+            doors::forget(&self.shared.ports.outside, &info.id);
             if let Err(error) = self.shared.ports.boxes.destroy(&info.id).await {
                 tracing::warn!(sandbox = %info.id, %error, "a box could not be removed");
             }

@@ -3,7 +3,7 @@
 //!
 //! Absent: everything the platform does itself (`run`, `effects`), and the agent's decisions.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use agent::conversation::PendingCall;
 use agent::port::JournalError;
@@ -154,6 +154,7 @@ impl Runner {
             actor: Principal::agent(task.spec.agent.name(), &task.requester),
             wait_ms: self.settings.wait_ms,
             known: door.map(|door| door.known.clone()).unwrap_or_default(),
+            streaming: Mutex::default(),
         }
     }
 

@@ -286,11 +286,12 @@ pub trait Provider: Send + Sync {
         key: &Digest,
     ) -> Result<SnapshotRef, SandboxError>;
 
-    /// Whether commands run in the box, or what they left running. Without a living box: no.
+    /// Whether commands run in the box, or what they left running, except commands whose exec id begins
+    /// with `but` (none, if that is empty). Without a living box: no.
     ///
     /// # Errors
     /// If it cannot be found out.
-    async fn busy(&self, id: &SandboxId) -> Result<bool, SandboxError>;
+    async fn busy(&self, id: &SandboxId, but: &str) -> Result<bool, SandboxError>;
 
     /// All boxes that have files or processes, for the sweeper.
     ///

@@ -169,10 +169,11 @@ fn last_words(lines: &[String]) -> String {
     if lines.is_empty() { ", without a word".into() } else { format!("; its last lines:\n{}", lines.join("\n")) }
 }
 
-/// Takes the log: what runs, what it says, how it ended.
+/// Takes the log: what runs, what it says, how it ended. Gives what may be told of it: the same bytes
+/// without what nobody may read, perhaps later than they came.
 ///
 /// Contract: must not block for long and must not panic.
-pub type LogSink<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+pub type LogSink<'a> = &'a mut (dyn FnMut(&[u8]) -> Vec<u8> + Send);
 
 /// The id of the box in which the environment of this key is built.
 ///
@@ -312,15 +313,16 @@ impl Run<'_> {
         let mut tail = Tail::default();
         let outcome = sandbox
             .exec(request, &mut |chunk| {
-                log(&chunk.bytes);
-                tail.push(&chunk.bytes);
+                tail.push(&log(&chunk.bytes));
             })
             .await
             .map_err(|source| BuildFailure::Sandbox { doing: "running a setup command", source })?;
         if outcome.ended == (Ended::Exited { code: 0 }) {
             return Ok(outcome.duration_ms);
         }
-        log(format!("\nchargehand: the command {} after {} ms\n", how(&outcome.ended), outcome.duration_ms).as_bytes());
+        // What was held back because more of it might have come.
+        tail.push(&log(b"\n"));
+        log(format!("chargehand: the command {} after {} ms\n", how(&outcome.ended), outcome.duration_ms).as_bytes());
         Err(BuildFailure::Command(Box::new(FailedCommand {
             number,
             run: command.run.clone(),
@@ -335,7 +337,7 @@ impl Run<'_> {
         let failed = |source| BuildFailure::Sandbox { doing: "ending what setup left running", source };
         let command = exec_id(number);
         let mut names = Vec::new();
-        if self.provider.busy(self.id).await.map_err(failed)? {
+        if self.provider.busy(self.id, "").await.map_err(failed)? {
             let mut said = Vec::new();
             let request =
                 ExecRequest { time_limit: OWN_TIME_LIMIT, ..ExecRequest::shell(format!("who-{number}"), WHO_RUNS) };

@@ -160,6 +160,9 @@ fn set_times(target: &Path, like: &Metadata) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, target, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Where callers put what a box needs to work and nobody calls a change: settings of its way out, logs.
+const ASIDE: &str = "/run/chargehand";
+
 /// Whether an upper says anything that `below` does not show already. A start makes mount points
 /// (`made`, and folders on the way to them) and programs touch folders by making files in them and
 /// removing them again: neither is a change. What cannot be read is one.
@@ -167,7 +170,7 @@ pub fn says_anything(upper: &Path, below: &Stack, made: &[PathBuf]) -> io::Resul
     let mut waiting = vec![(upper.to_owned(), PathBuf::from("/"), Some(below.root()))];
     while let Some((folder, at, under)) = waiting.pop() {
         let Some(about) = look(&folder)? else { continue };
-        let way = made.iter().any(|point| point.starts_with(&at));
+        let way = made.iter().any(|point| point.starts_with(&at)) || Path::new(ASIDE).starts_with(&at);
         if !way && !same_folder(&folder, &about, under.as_ref())? {
             return Ok(true);
         }
@@ -178,6 +181,9 @@ pub fn says_anything(upper: &Path, below: &Stack, made: &[PathBuf]) -> io::Resul
         for entry in entries {
             let entry = entry?;
             let inner = at.join(entry.file_name());
+            if inner == Path::new(ASIDE) {
+                continue;
+            }
             let Some(about) = look(&entry.path())? else { continue };
             if !about.is_dir() {
                 if made.contains(&inner) && about.is_file() && about.size() == 0 {

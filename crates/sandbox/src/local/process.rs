@@ -23,12 +23,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether it has child processes; for the first process of a box: whether any other lives in the
-    /// box, since what loses its parent becomes a child of the first. Yes where the kernel does not
-    /// tell.
-    pub fn has_children(self) -> bool {
+    /// Whether it has child processes but those of commands whose exec id begins with `but`; for the
+    /// first process of a box: whether anything else lives in the box, since what loses its parent
+    /// becomes a child of the first. Yes where the kernel does not tell.
+    pub fn has_children_but(self, but: &str) -> bool {
         let pid = self.pid;
-        std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_or(true, |list| !list.trim().is_empty())
+        let Ok(list) = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) else { return true };
+        list.split_ascii_whitespace().any(|child| but.is_empty() || !carries_mark(child, but))
     }
 
     /// The process that has this pid now.
@@ -97,6 +98,13 @@ pub fn runs(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X' | 'x'))
+}
+
+/// Whether a process was started by a command whose exec id begins with `start`.
+fn carries_mark(pid: &str, start: &str) -> bool {
+    let mark = format!("{}={start}", hand::wire::EXEC_MARK);
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environ.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark.as_bytes()))
 }
 
 #[cfg(test)]

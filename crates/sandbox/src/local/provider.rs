@@ -20,6 +20,7 @@ use crate::local::boxes::{Boxes, Users};
 use crate::local::cgroup::Cgroups;
 use crate::local::explain::Machine;
 use crate::local::inside;
+use crate::local::launchers::Launchers;
 use crate::local::layout::Layout;
 use crate::local::sandbox::LocalSandbox;
 use crate::local::search;
@@ -99,6 +100,7 @@ impl LocalProvider {
             skeletons,
             label,
             cgroups,
+            launchers: Launchers::new(&config.launcher),
             config,
             sizes: Sizes::default(),
             watched: Watched::default(),
@@ -336,8 +338,10 @@ impl Provider for LocalProvider {
         self.blocking(move |boxes| boxes.flatten(&snapshot, keep_lowest, &key)).await
     }
 
-    async fn busy(&self, id: &SandboxId) -> Result<bool, SandboxError> {
-        self.in_turn(id, |boxes, id| Ok(boxes.layout.living(id).is_some_and(|first| first.has_children()))).await
+    async fn busy(&self, id: &SandboxId, but: &str) -> Result<bool, SandboxError> {
+        let but = but.to_owned();
+        self.in_turn(id, move |boxes, id| Ok(boxes.layout.living(id).is_some_and(|first| first.has_children_but(&but))))
+            .await
     }
 
     async fn list(&self) -> Result<Vec<SandboxInfo>, SandboxError> {

@@ -100,7 +100,7 @@ fn look(boxes: &Boxes, seen: &mut HashMap<SandboxId, Seen>) {
         if !due(before, limit, free_bytes, low, all_took) || boxes.is_suspended(&id) {
             continue;
         }
-        let Some(first) = boxes.layout.living(&id).filter(|first| first.has_children()) else { continue };
+        let Some(first) = boxes.layout.living(&id).filter(|first| first.has_children_but("")) else { continue };
         let at = Instant::now();
         let mut bytes = measure(&boxes.layout.run(&id).join("u"));
         let took = at.elapsed();
