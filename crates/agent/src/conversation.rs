@@ -83,6 +83,8 @@ pub struct Conversation {
     pub end: Option<AgentEnd>,
     /// A person was asked and has not answered.
     pub asking: bool,
+    /// How many turns in a row made the same calls with the same results as the turn before.
+    pub repeats: u32,
     /// The turn whose files were kept last.
     pub kept_turn: Option<u32>,
     /// How many of `messages` a call has carried.
@@ -93,6 +95,8 @@ pub struct Conversation {
     /// For a fork: the other task's conversation, with which each attempt begins.
     shared: Option<Box<Conversation>>,
     open: BTreeMap<EffectId, Effect>,
+    /// The newest turn's calls and what came of them.
+    newest: Vec<(String, String, String)>,
 }
 
 /// A stored answer that this build can't read. Always a bug or a broken log.
@@ -140,12 +144,14 @@ impl Conversation {
             spent: Spent::default(),
             end: None,
             asking: false,
+            repeats: 0,
             kept_turn: None,
             sent: 0,
             said: Vec::new(),
             first,
             shared: None,
             open: BTreeMap::new(),
+            newest: Vec::new(),
         }
     }
 
@@ -165,6 +171,7 @@ impl Conversation {
             Event::MessageAdded { source, text } => {
                 let text = labelled(*source, text);
                 if *source == MessageSource::Person {
+                    self.repeats = 0;
                     self.said.push(text.clone());
                 }
                 self.unsent.push(text);
@@ -283,6 +290,13 @@ impl Conversation {
             call.result = Some((text.to_owned(), is_error));
         }
         if self.calls.iter().all(|call| call.result.is_some()) {
+            let made = self.calls.iter().map(|call| {
+                let came = call.result.as_ref().map(|(text, _)| text.clone()).unwrap_or_default();
+                (call.tool.clone(), call.input_json.clone(), came)
+            });
+            let made: Vec<_> = made.collect();
+            self.repeats = if made == self.newest { self.repeats + 1 } else { 0 };
+            self.newest = made;
             let parts = std::mem::take(&mut self.calls)
                 .into_iter()
                 .filter_map(|call| {

@@ -18,6 +18,10 @@ pub const MAX_MODEL_FAILURES: u32 = 10;
 pub const MAX_CUT_ANSWERS: u32 = 3;
 /// Answers in a row that may be empty.
 pub const MAX_EMPTY_ANSWERS: u32 = 2;
+/// After so many repetitions of a turn the model is told.
+pub const REPEATS_TOLD: u32 = 2;
+/// After so many the agent has got stuck.
+pub const MAX_REPEATS: u32 = 7;
 /// Most tokens of one answer.
 pub const MAX_OUTPUT_TOKENS: u32 = 16_000;
 /// First delay after a failed model call; doubles with each.
@@ -93,6 +97,9 @@ pub fn next(conversation: &Conversation, rules: &Rules, now: Timestamp) -> Next 
         return next;
     }
     if let Some(next) = over_limit(conversation, rules, now) {
+        return next;
+    }
+    if let Some(next) = after_repeats(conversation) {
         return next;
     }
     if let Some(failures) = &conversation.failures
@@ -189,6 +196,23 @@ fn over_limit(conversation: &Conversation, rules: &Rules, now: Timestamp) -> Opt
         OutcomeReason::Budget,
         format!("the budget of {over} is used up; submit the task again with a larger one"),
     ))
+}
+
+/// The same calls with the same results again and again lead nowhere and cost the same each time.
+fn after_repeats(conversation: &Conversation) -> Option<Next> {
+    let times = conversation.repeats + 1;
+    if conversation.repeats >= MAX_REPEATS {
+        return Some(stopped(
+            OutcomeReason::Stuck,
+            format!("the agent made the same calls {times} times in a row, with the same results each time"),
+        ));
+    }
+    let unsaid = conversation.unsent.is_empty() && conversation.failures.is_none();
+    (conversation.repeats == REPEATS_TOLD && unsaid).then(|| {
+        Next::Tell(format!(
+            "You have made the same calls {times} times in a row, and each time with the same result. Doing it again will not help: look at why, try something else, or ask."
+        ))
+    })
 }
 
 fn after_failures(failures: &ModelFailures, now: Timestamp) -> Option<Next> {

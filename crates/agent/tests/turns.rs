@@ -2,7 +2,9 @@
 
 use agent::conversation::Conversation;
 use agent::native::{interrupted_tool, unknown};
-use agent::turn::{MAX_CUT_ANSWERS, MAX_EMPTY_ANSWERS, MAX_MODEL_FAILURES, MODEL_RETRY_CAP_MS, Next, Rules, next};
+use agent::turn::{
+    MAX_CUT_ANSWERS, MAX_EMPTY_ANSWERS, MAX_MODEL_FAILURES, MAX_REPEATS, MODEL_RETRY_CAP_MS, Next, Rules, next,
+};
 use domain::contract::{Budget, OnAmbiguity};
 use domain::effect::{Effect, EffectResult, FailureClass, FailureSource, TokenUsage};
 use domain::event::{EVENT_VERSION, Envelope, Event, MessageSource};
@@ -380,4 +382,42 @@ proptest! {
             prop_assert_eq!(&pair[0].messages[..], &pair[1].messages[..pair[0].messages.len()]);
         }
     }
+}
+
+/// One turn that makes this call and gets this result.
+fn turn_with(play: &mut Play, number: usize, result: &str) {
+    let id = format!("r{number}");
+    play.answers("again", &[(id.as_str(), "shell", r#"{"command":"make"}"#)]);
+    play.runs(result);
+}
+
+#[test]
+fn an_agent_that_repeats_itself_is_told_once_and_then_stopped_as_stuck() {
+    let mut play = Play::new();
+    let mut told = 0;
+    for number in 0..=MAX_REPEATS as usize {
+        turn_with(&mut play, number, "no rule");
+        if let Next::Tell(text) = play.next() {
+            assert!(text.contains("3 times in a row"), "{text}");
+            told += 1;
+            play.happens(Event::MessageAdded { source: MessageSource::Platform, text });
+        }
+    }
+    assert_eq!(told, 1);
+    let AgentEnd::Stopped { reason: OutcomeReason::Stuck, message } = play.end() else { panic!("{:?}", play.end()) };
+    assert!(message.contains("8 times"), "{message}");
+}
+
+#[test]
+fn the_same_call_with_another_result_or_after_a_persons_word_is_no_repetition() {
+    let mut play = Play::new();
+    for number in 0..20 {
+        turn_with(&mut play, number, &format!("line {number}"));
+        assert!(matches!(play.next(), Next::CallModel { .. }), "{:?}", play.next());
+    }
+    turn_with(&mut play, 20, "same");
+    turn_with(&mut play, 21, "same");
+    assert_eq!(play.conversation.repeats, 1);
+    play.says("try once more");
+    assert_eq!(play.conversation.repeats, 0);
 }
