@@ -62,6 +62,26 @@ async fn a_recorded_conversation_plays_back_exactly_even_when_tools_say_somethin
 }
 
 #[tokio::test]
+async fn every_wire_can_be_recorded_and_played() {
+    for (wire, goldens) in [
+        ("responses", ["responses_reasoning_and_parallel_tools", "responses_unknown_parts", "responses_text"]),
+        ("gemini", ["gemini_thinking_and_parallel_tools", "gemini_tools_without_ids", "gemini_signed_text"]),
+    ] {
+        let server = Server::start(goldens.map(Reply::golden).into()).await;
+        let provider = if wire == "gemini" { server.gemini() } else { server.responses() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tape.json");
+        let (recorded, _) = converse(&Recording::new(provider, &path).unwrap(), "10:00").await;
+        let replay = Replay::open(&path).unwrap();
+        // What was played costs what it did cost, which a test server's model has no price for.
+        let recorded: Vec<_> = recorded.into_iter().map(|answer| answer.message).collect();
+        let (played, _) = converse(&replay, "11:30").await;
+        assert_eq!(played.into_iter().map(|answer| answer.message).collect::<Vec<_>>(), recorded, "{wire}");
+        assert_eq!(replay.answers(), 3);
+    }
+}
+
+#[tokio::test]
 async fn played_text_streams_in_the_pieces_in_which_it_came() {
     let server = Server::start(vec![Reply::golden("chat_text"), Reply::golden("chat_text")]).await;
     let folder = tempfile::tempdir().unwrap();
@@ -197,7 +217,14 @@ fn files_that_are_no_cassettes_are_refused_by_name() {
 
 #[test]
 fn selections_are_read_as_they_are_written() {
-    for text in ["anthropic/claude-opus-5-5", "openai/gpt-5", "chat/qwen/qwen2.5-coder:1.5b", "replay:/tmp/a b.json"] {
+    for text in [
+        "anthropic/claude-opus-5-5",
+        "openai/gpt-5",
+        "chat/qwen/qwen2.5-coder:1.5b",
+        "responses/gpt-6-sol",
+        "gemini/gemini-3-pro",
+        "replay:/tmp/a b.json",
+    ] {
         assert_eq!(text.parse::<ModelRef>().unwrap().to_string(), text);
     }
     for text in ["", "claude-opus", "anthropic/", "mistral/x", "replay:"] {
@@ -222,6 +249,8 @@ fn settings_that_cannot_work_say_why() {
         fails(Endpoint::OpenAi { base_url: None, key: Some(model::Secret::new("a\nb")) })
             .contains("the key for openai")
     );
+    assert!(fails(Endpoint::Gemini { base_url: None, key: None }).contains("gemini needs a key"));
+    assert!(fails(Endpoint::Responses { base_url: None, key: None }).contains("openai needs a key"));
     assert!(fails(chat("localhost:11434")).contains("it must begin with http://"));
     assert!(fails(chat("11434")).contains("write it as http://host:port/v1"));
     assert!(fails(chat("http://h/v1?x=1")).contains("without `?`"));

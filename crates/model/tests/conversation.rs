@@ -1,4 +1,4 @@
-//! Whole conversations over real HTTP on both wires: what is sent, and that it only grows.
+//! Whole conversations over real HTTP on every wire: what is sent, and that it only grows.
 
 mod support;
 
@@ -115,6 +115,157 @@ async fn chat_requests_only_grow_and_send_calls_back_as_they_came() {
 }
 
 #[tokio::test]
+async fn responses_requests_only_grow_and_send_items_back_byte_for_byte() {
+    let server = Server::start(
+        ["responses_reasoning_and_parallel_tools", "responses_unknown_parts", "responses_text", "responses_text"]
+            .map(Reply::golden)
+            .into(),
+    )
+    .await;
+    let (answers, _) = converse(server.responses()).await;
+    let seen = server.seen();
+    assert_eq!(seen.len(), 4);
+    for pair in seen.windows(2) {
+        assert!(pair[1].body.starts_with(open_end(&pair[0].body)), "\n{}\n{}", pair[0].body, pair[1].body);
+    }
+    for block in answers[..3].iter().flat_map(|answer| &answer.message.blocks) {
+        let raw = block.raw.as_ref().expect("each item is kept");
+        assert!(seen[3].body.contains(raw.as_str()), "{raw:?}");
+    }
+    assert_eq!((seen[0].path.as_str(), seen[0].header("authorization")), ("/v1/responses", Some("Bearer sk-r1")));
+    assert_eq!(seen[0].json()["include"][0], "reasoning.encrypted_content");
+    insta::assert_snapshot!("responses_fourth_request", pretty(&seen[3].body));
+}
+
+#[tokio::test]
+async fn gemini_requests_only_grow_and_send_signed_parts_back_byte_for_byte() {
+    let server = Server::start(
+        ["gemini_thinking_and_parallel_tools", "gemini_tools_without_ids", "gemini_signed_text", "gemini_text"]
+            .map(Reply::golden)
+            .into(),
+    )
+    .await;
+    let (answers, _) = converse(server.gemini()).await;
+    let seen = server.seen();
+    assert_eq!(seen.len(), 4);
+    for pair in seen.windows(2) {
+        assert!(pair[1].body.starts_with(open_end(&pair[0].body)), "\n{}\n{}", pair[0].body, pair[1].body);
+    }
+    for raw in answers[..3].iter().flat_map(|answer| &answer.message.blocks).filter_map(|block| block.raw.as_ref()) {
+        assert!(seen[3].body.contains(raw.as_str()), "{raw:?}");
+    }
+    assert_eq!(
+        (seen[0].path.as_str(), seen[0].header("x-goog-api-key"), seen[0].header("authorization")),
+        ("/v1beta/models/claude-opus-4-5:streamGenerateContent", Some("g-k1"), None)
+    );
+    insta::assert_snapshot!("gemini_fourth_request", pretty(&seen[3].body));
+}
+
+#[tokio::test]
+async fn reasoning_that_led_to_nothing_is_not_sent_back() {
+    let server = Server::start(
+        ["responses_only_reasoning", "responses_text_cut_by_limit", "responses_text"].map(Reply::golden).into(),
+    )
+    .await;
+    let mut conversation = request(vec![Message::user("Mend it.")]);
+    for _ in 0..3 {
+        let answer = complete(server.responses().stream(&conversation)).await.unwrap();
+        conversation.messages.extend([Message::Assistant(answer.message), Message::user("Go on.")]);
+    }
+    let kinds: Vec<_> = server.seen()[2].json()["input"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["type"].as_str().unwrap().to_owned())
+        .collect();
+    // The first answer was nothing but reasoning; that of the second led to a text.
+    assert_eq!(kinds, ["message", "message", "reasoning", "message", "message"]);
+}
+
+/// Each wire with an answer of it that has calls, and what of that answer nobody else may see.
+const PRIVATE: [(&str, &str, &str); 4] = [
+    ("anthropic", "anthropic_thinking_and_parallel_tools", "ErUBCkYIBxgC"),
+    ("chat", "chat_reasoning_details", "AbC=="),
+    ("responses", "responses_reasoning_and_parallel_tools", "gAAAAABo-z1_x=="),
+    ("gemini", "gemini_thinking_and_parallel_tools", "CsQBAXLI2nw"),
+];
+
+fn on(server: &Server, wire: &str) -> Arc<dyn Provider> {
+    match wire {
+        "anthropic" => server.anthropic(),
+        "chat" => server.chat(),
+        "responses" => server.responses(),
+        "gemini" => server.gemini(),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn every_wire_takes_the_answers_of_every_other_without_what_is_private_to_it() {
+    for (from, golden, private) in PRIVATE {
+        let first = Server::start(vec![Reply::golden(golden)]).await;
+        let mut conversation = request(vec![Message::user("Mend it.")]);
+        let answer = complete(on(&first, from).stream(&conversation)).await.unwrap();
+        let calls: Vec<_> = answer.message.calls().map(|call| call.name.to_owned()).collect();
+        assert!(!calls.is_empty());
+        conversation.messages.push(Message::Assistant(answer.message.clone()));
+        let mut next = results(&answer.message, "ok");
+        if let Message::User { parts } = &mut next {
+            // Results in another order than their calls are sorted where order matters.
+            parts.reverse();
+        }
+        conversation.messages.push(next);
+        for (to, reply, _) in PRIVATE.iter().filter(|(to, _, _)| *to != from) {
+            let second = Server::start(vec![Reply::golden(reply)]).await;
+            // The server checks that each call has its one result, by the rules of its wire.
+            complete(on(&second, to).stream(&conversation)).await.unwrap();
+            let sent = &second.seen()[0].body;
+            assert!(!sent.contains(private), "{from} to {to}: {sent}");
+            for call in &calls {
+                assert!(sent.contains(&format!(r#""name":"{call}""#)), "{from} to {to}: {sent}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn pictures_reach_every_wire_in_its_own_form() {
+    let parts = vec![
+        UserPart::Text { text: "What is wrong here?".into() },
+        UserPart::Image { media_type: "image/png".into(), base64: "iVBORw0KGgo=".into() },
+    ];
+    let conversation = request(vec![Message::User { parts }]);
+    for (wire, expect) in [
+        (
+            "anthropic",
+            r#"[{"type":"text","text":"What is wrong here?"},{"type":"image","source":{"type":"base64","media_type":"image/png","data":"iVBORw0KGgo="},"cache_control":{"type":"ephemeral"}}]"#,
+        ),
+        (
+            "chat",
+            r#"[{"type":"text","text":"What is wrong here?"},{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo="}}]"#,
+        ),
+        (
+            "responses",
+            r#"[{"type":"input_text","text":"What is wrong here?"},{"type":"input_image","image_url":"data:image/png;base64,iVBORw0KGgo="}]"#,
+        ),
+        ("gemini", r#"[{"text":"What is wrong here?"},{"inlineData":{"mimeType":"image/png","data":"iVBORw0KGgo="}}]"#),
+    ] {
+        let server = Server::start(vec![Reply::golden(&format!("{wire}_text"))]).await;
+        complete(on(&server, wire).stream(&conversation)).await.unwrap();
+        assert!(server.seen()[0].body.contains(expect), "{}", server.seen()[0].body);
+    }
+}
+
+#[tokio::test]
+async fn a_models_name_leads_to_no_other_address() {
+    let server = Server::start(vec![Reply::golden("gemini_text")]).await;
+    let mut conversation = request(vec![Message::user("hi")]);
+    conversation.model = "models/../../x?key=1#y".into();
+    complete(server.gemini().stream(&conversation)).await.unwrap();
+    assert_eq!(server.seen()[0].path, "/v1beta/models/..%2F..%2Fx%3Fkey=1%23y:streamGenerateContent");
+}
+
+#[tokio::test]
 async fn blocks_of_one_provider_are_told_to_another_without_their_signatures() {
     let first = Server::start(vec![Reply::golden("anthropic_thinking_and_parallel_tools")]).await;
     let mut conversation = request(vec![Message::user("Mend it.")]);
@@ -176,7 +327,11 @@ async fn an_empty_answer_is_left_out_where_the_wire_refuses_it() {
 /// The body with a line for each message, its bytes untouched.
 fn pretty(body: &str) -> String {
     body.replace(r#""messages":["#, "\"messages\":[\n")
+        .replace(r#""input":["#, "\"input\":[\n")
+        .replace(r#""contents":["#, "\"contents\":[\n")
         .replace(r#"},{"role""#, "},\n{\"role\"")
+        .replace(r#"},{"type":"function_call"#, "},\n{\"type\":\"function_call")
+        .replace(r#"},{"type":"message"#, "},\n{\"type\":\"message")
         .replace(r#","system""#, ",\n\"system\"")
         .replace(r#","tools""#, ",\n\"tools\"")
 }

@@ -123,6 +123,18 @@ impl Server {
     pub fn chat(&self) -> Arc<dyn Provider> {
         self.provider(Endpoint::Chat { base_url: self.url.clone(), key: None }, Limits::default())
     }
+    pub fn responses(&self) -> Arc<dyn Provider> {
+        self.provider(
+            Endpoint::Responses { base_url: Some(self.url.clone()), key: Some(Secret::new("sk-r1")) },
+            Limits::default(),
+        )
+    }
+    pub fn gemini(&self) -> Arc<dyn Provider> {
+        self.provider(
+            Endpoint::Gemini { base_url: Some(self.url.clone()), key: Some(Secret::new("g-k1")) },
+            Limits::default(),
+        )
+    }
     pub fn provider(&self, endpoint: Endpoint, limits: Limits) -> Arc<dyn Provider> {
         build(ProviderConfig { limits, ..ProviderConfig::new(endpoint) }).unwrap()
     }
@@ -184,6 +196,12 @@ async fn serve(State(script): State<Arc<Script>>, request: Request) -> Response 
 /// What is wrong with a request by the rules of its wire: each call is answered exactly once, in
 /// the very next message.
 pub fn check(body: &Value) -> Option<String> {
+    if let Some(input) = body["input"].as_array() {
+        return check_responses(body, input);
+    }
+    if let Some(contents) = body["contents"].as_array() {
+        return check_gemini(contents);
+    }
     let messages = body["messages"].as_array()?;
     if body.get("max_tokens").or_else(|| body.get("max_completion_tokens")).is_none() || body["stream"] != true {
         return Some("limit or stream is missing".into());
@@ -192,6 +210,68 @@ pub fn check(body: &Value) -> Option<String> {
         message.get("tool_calls").is_some() || message["role"] == "tool" || message["content"].is_string()
     });
     if chat { check_chat(messages) } else { check_anthropic(messages) }
+}
+
+fn check_responses(body: &Value, input: &[Value]) -> Option<String> {
+    if body["store"] != false || body["stream"] != true || body.get("max_output_tokens").is_none() {
+        return Some("limit, stream or store is wrong".into());
+    }
+    let mut open: Vec<&str> = Vec::new();
+    for (position, item) in input.iter().enumerate() {
+        let called = |item: &Value| item["type"] == "function_call";
+        match item["type"].as_str()? {
+            "function_call" => open.push(item["call_id"].as_str().unwrap()),
+            "function_call_output" => {
+                let id = item["call_id"].as_str().unwrap();
+                let before = open.len();
+                open.retain(|known| *known != id);
+                if before != open.len() + 1 {
+                    return Some(format!("result {id} answers {} calls", before - open.len()));
+                }
+            }
+            "reasoning" => {
+                let next = input.get(position + 1);
+                if next.is_none_or(|next| !called(next) && next["role"] != "assistant" && next["type"] == "message") {
+                    return Some("reasoning was provided without its required following item".into());
+                }
+            }
+            "message" if !open.is_empty() => return Some(format!("calls {open:?} have no result")),
+            _ => {}
+        }
+    }
+    (!open.is_empty()).then(|| format!("calls {open:?} have no result"))
+}
+
+fn check_gemini(contents: &[Value]) -> Option<String> {
+    let mut open: Vec<(Value, Value)> = Vec::new();
+    for content in contents {
+        let parts = content["parts"].as_array()?;
+        if parts.is_empty() {
+            return Some("a content has no parts".into());
+        }
+        let named = |kind: &str| -> Vec<(Value, Value)> {
+            parts
+                .iter()
+                .filter_map(|part| part.get(kind))
+                .map(|part| (part["name"].clone(), part["id"].clone()))
+                .collect()
+        };
+        let results = named("functionResponse");
+        if results != open {
+            return Some(format!("results {results:?} for calls {open:?}").replace('"', "'"));
+        }
+        open = named("functionCall");
+        if !open.is_empty() && content["role"] != "model" {
+            return Some("a user makes calls".into());
+        }
+        let first = parts.iter().find(|part| part.get("functionCall").is_some());
+        // As the newer models do; the golden streams without ids are of an older one.
+        if first.is_some_and(|call| call["functionCall"].get("id").is_some() && call.get("thoughtSignature").is_none())
+        {
+            return Some("the first call has no thought signature".into());
+        }
+    }
+    (!open.is_empty()).then(|| format!("calls {open:?} have no result").replace('"', "'"))
 }
 
 fn check_chat(messages: &[Value]) -> Option<String> {
