@@ -412,7 +412,7 @@ impl Tail {
 
     fn lines(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.bytes);
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = text.trim_end().lines().collect();
         let last = lines.len().saturating_sub(TAIL_LINES);
         lines.get(last..).unwrap_or_default().iter().map(|line| (*line).to_owned()).collect()
     }

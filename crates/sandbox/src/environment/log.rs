@@ -1,17 +1,44 @@
 //! The log of a build: written as it comes, and never longer than it may be.
 //!
 //! What is over the limit is not written until the end; then its last part follows, because how
-//! something failed stands there. Absent: redaction; boxes see placeholders and no values.
+//! something failed stands there. Absent: redaction; what is given here has no values in it.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 /// Bytes of the beginning that are kept.
 pub const LOG_HEAD_BYTES: u64 = 8 << 20;
 /// Bytes of the end that are kept of a longer log.
 pub const LOG_TAIL_BYTES: usize = 64 << 10;
+
+/// A part of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogPart {
+    /// From the offset that was asked for.
+    pub bytes: Vec<u8>,
+    /// Where the next part begins.
+    pub next_offset: u64,
+    /// True if nothing more will come.
+    pub complete: bool,
+}
+
+/// Reads a part of a log; no file is an empty, complete one. `ended` says that nobody writes any more.
+pub(crate) fn read_part(path: &Path, offset: u64, max_bytes: u64, ended: bool) -> io::Result<LogPart> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(LogPart { bytes: Vec::new(), next_offset: offset, complete: true });
+        }
+        other => other?,
+    };
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(offset))?;
+    (&file).take(max_bytes).read_to_end(&mut bytes)?;
+    let next_offset = offset + bytes.len() as u64;
+    let length = file.metadata()?.len();
+    Ok(LogPart { bytes, next_offset, complete: ended && next_offset >= length })
+}
 
 /// A log that is being written. Dropped, it is complete.
 #[derive(Debug)]

@@ -11,16 +11,20 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::id::{CommitSha, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::build::{BuildFailure, Built};
-use super::log::BuildLog;
+use super::build::Built;
+use super::log::{self, BuildLog};
 use crate::port::SnapshotRef;
+
+pub use super::log::LogPart;
 
 /// A longer record is no record.
 const MAX_RECORD_BYTES: u64 = 1 << 20;
@@ -36,6 +40,13 @@ pub struct Record {
     pub commit: CommitSha,
     /// Digest of the recipe.
     pub recipe: Digest,
+    /// The key as it would be without the checkout: what differs between two builds of one recipe
+    /// besides the commit. None in records of earlier versions.
+    #[serde(default)]
+    pub without_checkout: Option<Digest>,
+    /// Variables that its imported image wants. None in records of earlier versions.
+    #[serde(default)]
+    pub env: Option<Vec<(String, String)>>,
     /// Where it stands.
     pub state: State,
     /// When the build began.
@@ -89,6 +100,10 @@ pub struct Subject {
     pub commit: CommitSha,
     /// Digest of the recipe.
     pub recipe: Digest,
+    /// The key as it would be without the checkout.
+    pub without_checkout: Digest,
+    /// Variables that its imported image wants.
+    pub env: Vec<(String, String)>,
 }
 
 /// A file that should have been a record.
@@ -132,17 +147,6 @@ pub struct Removed {
     pub bytes: u64,
 }
 
-/// A part of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogPart {
-    /// From the offset that was asked for.
-    pub bytes: Vec<u8>,
-    /// Where the next part begins.
-    pub next_offset: u64,
-    /// True if nothing more will come.
-    pub complete: bool,
-}
-
 /// The registry's folder could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {} in the list of environments: {source}", .path.display())]
@@ -165,11 +169,25 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-/// The folder. All calls block for as long as small files take.
+/// The folder. All calls block for as long as small files take; those that say that something lasts,
+/// for as long as the disk takes. Clones are one registry: of two changes to a record, the second
+/// sees the first. Two that were opened apart are not.
 #[derive(Debug, Clone)]
 pub struct Registry {
     folder: PathBuf,
+    /// Held from reading a record to having written it.
+    turn: Arc<Mutex<()>>,
 }
+
+/// Whether a change has to be on disk when the call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Now,
+    Soon,
+}
+
+/// Numbers the files that become records.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Registry {
     /// Opens the folder; made if missing, for the server's user alone.
@@ -179,7 +197,11 @@ impl Registry {
     pub fn open(folder: &Path) -> Result<Self, RegistryError> {
         use std::os::unix::fs::DirBuilderExt as _;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).doing("create", folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), turn: Arc::default() })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn record_file(&self, key: &Digest) -> PathBuf {
@@ -223,15 +245,27 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] if it cannot be written; the earlier one stays.
     pub fn put(&self, record: &Record) -> Result<(), RegistryError> {
+        let _turn = self.turn();
+        self.write(record, Lasting::Now)
+    }
+
+    /// Writes a record, whole or not at all. Whoever calls has the turn.
+    fn write(&self, record: &Record, lasting: Lasting) -> Result<(), RegistryError> {
         let file = self.record_file(&record.key);
-        let new = file.with_extension("json.new");
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let new = file.with_extension(format!("json.{}-{number}.new", std::process::id()));
         let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::from).doing("write", &file)?;
         let written = File::create(&new).and_then(|mut out| {
             out.write_all(&bytes)?;
-            out.sync_all()
+            if lasting == Lasting::Now { out.sync_all() } else { Ok(()) }
         });
-        written.doing("write", &new)?;
-        fs::rename(&new, &file).doing("replace", &file)?;
+        if let Err(source) = written.and_then(|()| fs::rename(&new, &file)) {
+            let _ = fs::remove_file(&new);
+            return Err(RegistryError { doing: "write", path: file, source });
+        }
+        if lasting == Lasting::Soon {
+            return Ok(());
+        }
         File::open(&self.folder).and_then(|folder| folder.sync_all()).doing("write to disk", &self.folder)
     }
 
@@ -241,15 +275,18 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] if record or log cannot be written.
     pub fn begin(&self, subject: Subject, now: Timestamp) -> Result<BuildLog, RegistryError> {
+        let _turn = self.turn();
         let earlier = self.get(&subject.key);
         let log = self.log_file(&subject.key);
         let opened = BuildLog::create(&log).doing("write", &log)?;
-        let Subject { key, repo, commit, recipe } = subject;
-        self.put(&Record {
+        let Subject { key, repo, commit, recipe, without_checkout, env } = subject;
+        let record = Record {
             key,
             repo,
             commit,
             recipe,
+            without_checkout: Some(without_checkout),
+            env: Some(env),
             state: State::Building,
             began_at: now,
             ended_at: None,
@@ -259,21 +296,23 @@ impl Registry {
             failure: None,
             notes: Vec::new(),
             used_at: earlier.and_then(|record| record.used_at),
-        })?;
+        };
+        self.write(&record, Lasting::Now)?;
         Ok(opened)
     }
 
-    /// Notes how a build ended; gives the record as it is now. A record that is gone stays gone.
+    /// Notes how a build ended, or in words why there is none; gives the record as it is now. A record
+    /// that is gone stays gone.
     ///
     /// # Errors
     /// [`RegistryError`] if it cannot be written.
     pub fn finish(
         &self,
         key: &Digest,
-        done: &Result<Built, BuildFailure>,
+        done: Result<&Built, String>,
         now: Timestamp,
     ) -> Result<Option<Record>, RegistryError> {
-        self.change(key, |record| {
+        self.change(key, Lasting::Now, |record| {
             record.ended_at = Some(now);
             match done {
                 Ok(built) => {
@@ -288,7 +327,7 @@ impl Registry {
                 Err(failure) => {
                     record.state = State::Failed;
                     record.snapshot = None;
-                    record.failure = Some(failure.to_string());
+                    record.failure = Some(failure);
                 }
             }
         })
@@ -299,15 +338,16 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] if it cannot be written.
     pub fn measured(&self, key: &Digest, size_bytes: u64) -> Result<Option<Record>, RegistryError> {
-        self.change(key, |record| record.size_bytes = Some(size_bytes))
+        self.change(key, Lasting::Soon, |record| record.size_bytes = Some(size_bytes))
     }
 
-    /// Notes that an attempt starts from an environment.
+    /// Notes that an attempt starts from an environment. A crash may forget it: then it looks older
+    /// than it is. None if it is gone.
     ///
     /// # Errors
     /// [`RegistryError`] if it cannot be written.
     pub fn used(&self, key: &Digest, now: Timestamp) -> Result<Option<Record>, RegistryError> {
-        self.change(key, |record| record.used_at = Some(now))
+        self.change(key, Lasting::Soon, |record| record.used_at = Some(now))
     }
 
     /// Notes that a newer one is wanted; attempts go on with it meanwhile.
@@ -315,7 +355,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] if it cannot be written.
     pub fn stale(&self, key: &Digest) -> Result<Option<Record>, RegistryError> {
-        self.change(key, |record| {
+        self.change(key, Lasting::Soon, |record| {
             if record.state == State::Ready {
                 record.state = State::Stale;
             }
@@ -330,7 +370,7 @@ impl Registry {
     pub fn recover(&self, now: Timestamp) -> Result<Vec<Record>, RegistryError> {
         let mut recovered = Vec::new();
         for record in self.list()?.records.into_iter().filter(|record| record.state == State::Building) {
-            recovered.extend(self.change(&record.key, |record| {
+            recovered.extend(self.change(&record.key, Lasting::Now, |record| {
                 record.state = State::Failed;
                 record.ended_at = Some(now);
                 // Nobody knows how far it came; the next build finds what is whole.
@@ -346,10 +386,16 @@ impl Registry {
         Ok(recovered)
     }
 
-    fn change(&self, key: &Digest, change: impl FnOnce(&mut Record)) -> Result<Option<Record>, RegistryError> {
+    fn change(
+        &self,
+        key: &Digest,
+        lasting: Lasting,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Option<Record>, RegistryError> {
+        let _turn = self.turn();
         let Some(mut record) = self.get(key) else { return Ok(None) };
         change(&mut record);
-        self.put(&record)?;
+        self.write(&record, lasting)?;
         Ok(Some(record))
     }
 
@@ -376,6 +422,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`] if something cannot be removed; the same call goes on.
     pub fn gc(&self, keep: &KeepPolicy) -> Result<Removed, RegistryError> {
+        let _turn = self.turn();
         let mut removed = Removed::default();
         let mut seen: Vec<String> = Vec::new();
         for record in self.list()?.records {
@@ -417,18 +464,7 @@ impl Registry {
         let path = self.log_file(key);
         // Before the log is read: what comes after this look is in the next part.
         let ended = self.get(key).is_none_or(|record| record.state != State::Building);
-        let mut file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(LogPart { bytes: Vec::new(), next_offset: offset, complete: true });
-            }
-            other => other.doing("read", &path)?,
-        };
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(offset)).doing("read", &path)?;
-        (&file).take(max_bytes).read_to_end(&mut bytes).doing("read", &path)?;
-        let next_offset = offset + bytes.len() as u64;
-        let length = file.metadata().doing("read", &path)?.len();
-        Ok(LogPart { bytes, next_offset, complete: ended && next_offset >= length })
+        log::read_part(&path, offset, max_bytes, ended).doing("read", &path)
     }
 }
 

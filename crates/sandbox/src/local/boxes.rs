@@ -2,14 +2,11 @@
 //!
 //! Each operation can be cut off at any point and called again; what it had done is found on disk.
 //! Absent: turns (the provider gives one caller at a time an id).
-#![expect(clippy::disallowed_methods, reason = "starts the launcher, the only program that this crate runs")]
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::process::CommandExt as _;
+use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use domain::id::{Digest, SandboxId};
@@ -18,6 +15,7 @@ use crate::error::StorageContext as _;
 use crate::local::cgroup::{self, Cgroups, Group};
 use crate::local::explain::{Machine, explain};
 use crate::local::inside::{Bind, IdMap, Plan, Report, RootMount};
+use crate::local::launchers::Launchers;
 use crate::local::layers::{self, RANGE};
 use crate::local::layout::{Layout, Record, layer_name};
 use crate::local::provider::{Found, LocalConfig};
@@ -91,6 +89,7 @@ pub struct Boxes {
     pub skeletons: Skeletons,
     pub label: String,
     pub cgroups: Cgroups,
+    pub launchers: Launchers,
     pub config: LocalConfig,
     pub sizes: Sizes,
     pub watched: Watched,
@@ -153,7 +152,7 @@ impl Boxes {
             points: spec.binds.iter().map(|bind| bind.at.clone()).collect(),
         };
         self.layout.write_record(id, &record)?;
-        if let Err(error) = self.launch(&self.plan(spec, groups)) {
+        if let Err(error) = self.launch(id, &self.plan(spec, groups)) {
             if found == StartedAs::Resumed {
                 self.stop(id)?;
             } else {
@@ -258,28 +257,19 @@ impl Boxes {
         all
     }
 
-    /// Runs the launcher to its end; then the box runs.
-    fn launch(&self, plan: &Plan) -> Result<(), SandboxError> {
+    /// Runs a launcher to its end; then the box runs.
+    fn launch(&self, id: &SandboxId, plan: &Plan) -> Result<(), SandboxError> {
         let problem = |source| SandboxError::Launcher { source };
-        let (program, arguments) =
-            self.config.launcher.split_first().ok_or_else(|| problem(io::Error::other("no launcher is configured")))?;
-        // Its words are the box's first process's too: they tell nothing of where the host keeps things.
-        let mut launcher = Command::new(program)
-            .arg0("chargehand")
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(problem)?;
         let text = serde_json::to_vec(plan).map_err(io::Error::from).map_err(problem)?;
-        let sent = launcher.stdin.take().map(|mut input| input.write_all(&text));
-        let mut said = String::new();
-        let read = launcher.stdout.take().map(|mut output| output.read_to_string(&mut said));
-        launcher.wait().map_err(problem)?;
-        sent.transpose().map_err(problem)?;
-        read.transpose().map_err(problem)?;
+        let said = match self.launchers.served(&text) {
+            Some(said) => said,
+            // The pid file is written before a box goes on, so there is none that could be in the way.
+            None if self.layout.living(id).is_none() => {
+                self.make_folders(&self.layout.run(id))?;
+                self.launchers.started(&text).map_err(problem)?
+            }
+            None => String::new(),
+        };
         let mut running = false;
         for line in said.lines() {
             match serde_json::from_str(line).map_err(io::Error::from).map_err(problem)? {

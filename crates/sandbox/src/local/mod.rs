@@ -1,8 +1,8 @@
 //! The local provider: namespaces on this machine's kernel, an overlay per box.
 //!
-//! A start is one program run ([`launcher_main`], a process of its own because namespaces need a
-//! process with one thread); afterwards the box belongs to nobody: it outlives the control plane
-//! and is found again by its folder ([`Provider::list`](crate::port::Provider::list),
+//! A start is one run of the launcher ([`launcher_main`], a process of its own because namespaces need
+//! a process with one thread; one that is kept forks it for each box); afterwards the box belongs to
+//! nobody: it outlives the control plane and is found again by its folder ([`Provider::list`](crate::port::Provider::list),
 //! [`Provider::attach`](crate::port::Provider::attach)). Works as root (a range of users, folders
 //! of layers can be renamed) and as an ordinary user (one user, no control groups unless they are
 //! delegated). Absent: any network but loopback; a daemon; files of the host beyond an allow-list
@@ -15,6 +15,7 @@ mod explain;
 mod flatten;
 mod host_file;
 mod inside;
+mod launchers;
 mod layers;
 mod layout;
 mod process;

@@ -99,7 +99,12 @@ fn python(pyenv: &Path, wanted: Option<&OsStr>) -> Option<Toolchain> {
     let wanted = wanted.map(|name| name.to_string_lossy().into_owned()).unwrap_or(file);
     let wanted = wanted.split([':', '\n']).map(str::trim).find(|name| !name.is_empty() && *name != "system")?;
     let folder = find_version(&pyenv.join("versions"), wanted)?;
-    folder.join("bin").is_dir().then(|| toolchain("python", folder, &["bin"]))
+    // Its programs and its own library are found by the path that it was installed at.
+    folder.join("bin").is_dir().then(|| Toolchain {
+        path_dirs: vec![folder.join("bin")],
+        at: folder.clone(),
+        ..toolchain("python", folder, &[])
+    })
 }
 
 fn plain(name: &str, root: &Path, variable: Option<&str>) -> Option<Toolchain> {

@@ -33,7 +33,11 @@ pub fn build_spec(name: &str, below: &SnapshotRef, lines: &[&str]) -> BuildSpec 
 
 async fn built(world: &World, spec: &BuildSpec) -> (Result<Built, BuildFailure>, String) {
     let mut log = Vec::new();
-    let built = build(&world.provider, spec, &mut |bytes| log.extend_from_slice(bytes)).await;
+    let mut sink = |bytes: &[u8]| {
+        log.extend_from_slice(bytes);
+        bytes.to_vec()
+    };
+    let built = build(&world.provider, spec, &mut sink).await;
     (built, String::from_utf8_lossy(&log).into_owned())
 }
 

@@ -305,7 +305,7 @@ fn an_imported_system_runs_on_its_own_programs() {
             &["mkdir -p /opt/x && cat /etc/mine > /opt/x/made && echo x > /tmp/x"],
         );
         setup.root = sandbox::Root::Own;
-        let built = sandbox::environment::build::build(&world.provider, &setup, &mut |_| {}).await.unwrap();
+        let built = sandbox::environment::build::build(&world.provider, &setup, &mut <[u8]>::to_vec).await.unwrap();
         assert_eq!(built.notes, [] as [String; 0]);
         let spec = sandbox::StartSpec { root: sandbox::Root::Own, ..crate::world::spec("own", &built.snapshot) };
         let sandbox = world.start(spec).await.sandbox;

@@ -46,7 +46,7 @@ async fn work(folder: &Path, round: usize) -> SnapshotRef {
     import(&provider, &base, ImportLimits::default()).await.unwrap().unwrap();
     let make = format!("echo begun >> log; i=0; while [ $i -lt {FILES} ]; do echo {round} > made-$i; i=$((i+1)); done");
     let spec = build_spec(&format!("round {round}"), &below, &[&make, "echo ended >> log; sleep 1000 &"]);
-    let built = build(&provider, &spec, &mut |_| {}).await.unwrap();
+    let built = build(&provider, &spec, &mut <[u8]>::to_vec).await.unwrap();
     assert!(provider.list().await.unwrap().is_empty(), "a build left its box");
     built.snapshot
 }

@@ -27,20 +27,22 @@ fn subject(name: &str, repo: &str) -> Subject {
         repo: repo.into(),
         commit: CommitSha::parse(&"a".repeat(40)).unwrap(),
         recipe: key("recipe"),
+        without_checkout: key("parts"),
+        env: Vec::new(),
     }
 }
 
-fn built(name: &str) -> Result<Built, BuildFailure> {
-    Ok(Built { snapshot: SnapshotRef { layers: vec![key("below"), key(name)] }, ..Built::default() })
+fn built(name: &str) -> Built {
+    Built { snapshot: SnapshotRef { layers: vec![key("below"), key(name)] }, ..Built::default() }
 }
 
-fn failed() -> Result<Built, BuildFailure> {
-    Err(BuildFailure::NotCleaned { detail: "rm says no".into() })
+fn failed() -> String {
+    BuildFailure::NotCleaned { detail: "rm says no".into() }.to_string()
 }
 
 fn ready(registry: &Registry, name: &str, repo: &str, minute: i64) {
     registry.begin(subject(name, repo), at(minute)).unwrap().finish().unwrap();
-    registry.finish(&key(name), &built(name), at(minute + 1)).unwrap().unwrap();
+    registry.finish(&key(name), Ok(&built(name)), at(minute + 1)).unwrap().unwrap();
 }
 
 fn names(registry: &Registry) -> HashSet<Digest> {
@@ -61,9 +63,14 @@ fn a_build_is_recorded_from_its_beginning_to_its_end() {
             let mut log = registry.begin(subject(name, "repo"), at(1)).unwrap();
             assert_eq!(registry.get(&spec.key).unwrap().state, State::Building);
             assert!(!registry.read_log(&spec.key, 0, 1000).unwrap().complete);
-            let done = build(&world.provider, &spec, &mut |bytes| log.write(bytes)).await;
+            let done = build(&world.provider, &spec, &mut |bytes| {
+                log.write(bytes);
+                bytes.to_vec()
+            })
+            .await;
             log.finish().unwrap();
-            let record = registry.finish(&spec.key, &done, at(2)).unwrap().unwrap();
+            let record =
+                registry.finish(&spec.key, done.as_ref().map_err(ToString::to_string), at(2)).unwrap().unwrap();
             assert_eq!((record.state, record.ended_at), (state, Some(at(2))));
             assert_eq!(record.snapshot, done.ok().map(|built| built.snapshot));
             assert_eq!(record.failure.as_ref().is_some_and(|why| why.contains("exit code 3")), state == State::Failed);
@@ -90,7 +97,7 @@ fn tasks_go_on_with_the_last_good_one_while_a_newer_is_built_and_when_that_fails
     let log = registry.begin(subject("new", "repo"), at(5)).unwrap();
     assert_eq!(good(&registry), Some(key("old")));
     drop(log);
-    registry.finish(&key("new"), &failed(), at(6)).unwrap();
+    registry.finish(&key("new"), Err(failed()), at(6)).unwrap();
     assert_eq!(good(&registry), Some(key("old")));
     ready(&registry, "new", "repo", 7);
     assert_eq!(good(&registry), Some(key("new")));
@@ -147,7 +154,7 @@ fn a_clean_up_keeps_what_is_recent_used_or_stood_on() {
     drop(registry.begin(subject("building", "a"), at(1)).unwrap());
     for (name, minute) in [("failed-old", 2), ("failed-new", 50)] {
         drop(registry.begin(subject(name, "a"), at(minute)).unwrap());
-        registry.finish(&key(name), &failed(), at(minute)).unwrap();
+        registry.finish(&key(name), Err(failed()), at(minute)).unwrap();
     }
     registry.used(&key("a2"), at(60)).unwrap();
     let keep = KeepPolicy {

@@ -3,34 +3,61 @@
 //! Absent: what each step does (see the neighbours).
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Pid;
 
 use super::plan::{AtStep as _, Bind, Failed, Plan, Report, Step};
 use super::sys::Side;
-use super::{confine, mounts, root, sys};
+use super::{confine, mounts, root, serve, sys};
 use crate::local::process::Identity;
 
-/// Runs the launcher: reads a plan from standard input, reports on standard output. Gives the exit
-/// code. Has to be called before the program has started a thread.
+/// Runs the launcher: reads a plan from standard input, reports on standard output. If standard input
+/// is a socket, serves plans instead until it is closed (see `serve`). Gives the exit code. Has to be
+/// called before the program has started a thread.
 #[must_use]
 pub fn launcher_main() -> i32 {
+    if serve::is_asked_for() {
+        return serve::serve();
+    }
     let Ok(report) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 10) else { return 1 };
-    match read_plan().and_then(|plan| launch(&plan, &report)) {
+    let plan = read_plan(io::stdin());
+    let tied = plan.and_then(|plan| {
+        die_with_parent(plan.parent).at(Step::Plan, || "tying the launcher to its parent".into())?;
+        Ok(plan)
+    });
+    ended(tied.and_then(|plan| launch(&plan, &report)), &report)
+}
+
+/// Runs the launcher for whoever holds the other end of a socket, and no longer than they do: reads a
+/// plan to the end of what they send, reports on the same socket. Gives the exit code.
+pub fn launch_for(caller: OwnedFd) -> i32 {
+    let mut caller = UnixStream::from(caller);
+    let plan = read_plan(&mut caller);
+    let caller = OwnedFd::from(caller);
+    let tied = plan.and_then(|plan| {
+        die_with_caller(&caller).at(Step::Plan, || "tying the launcher to its caller".into())?;
+        Ok(plan)
+    });
+    ended(tied.and_then(|plan| launch(&plan, &caller)), &caller)
+}
+
+fn ended(outcome: Result<(), Failed>, report: &OwnedFd) -> i32 {
+    match outcome {
         Ok(()) => 0,
         Err(failed) => {
-            say(&report, &Report::Failed(failed));
+            say(report, &Report::Failed(failed));
             1
         }
     }
 }
 
-fn read_plan() -> Result<Plan, Failed> {
+fn read_plan(mut from: impl Read) -> Result<Plan, Failed> {
     let mut text = String::new();
-    io::stdin().read_to_string(&mut text).at(Step::Plan, || "reading the plan".into())?;
+    from.read_to_string(&mut text).at(Step::Plan, || "reading the plan".into())?;
     serde_json::from_str(&text).map_err(io::Error::from).at(Step::Plan, || "understanding the plan".into())
 }
 
@@ -56,7 +83,6 @@ struct HostViews {
 }
 
 fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
-    die_with_parent(plan.parent).at(Step::Plan, || "tying the launcher to its parent".into())?;
     std::env::set_current_dir(&plan.run).at(Step::Plan, || format!("entering {}", plan.run.display()))?;
     let _ = fs::remove_file("hand.sock");
     let listener = UnixListener::bind("hand.sock").at(Step::Socket, || "binding the hand's socket".into())?;
@@ -119,6 +145,19 @@ fn die_with_parent(parent: i32) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other("the parent is gone"))
+}
+
+/// The same without being a child of the caller: the socket closes with all of its process.
+fn die_with_caller(caller: &OwnedFd) -> io::Result<()> {
+    sys::die_when_closed(caller)?;
+    // It may have been closed before.
+    let mut fds = [PollFd::new(caller, PollFlags::empty())];
+    rustix::event::poll(&mut fds, Some(&Timespec::default()))?;
+    let [socket] = fds;
+    if socket.revents().contains(PollFlags::HUP) {
+        return Err(io::Error::other("the caller is gone"));
+    }
+    Ok(())
 }
 
 /// What the box starts with, the hand inherits and puts back for each command: among two thousand

@@ -10,6 +10,9 @@
 //!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, walls → is the hand
 //! ```
 //!
+//! To start a program and link it takes longer than all that a launcher does, so the control plane
+//! keeps one that serves: it waits for sockets and forks a launcher for each ([`serve`]).
+//!
 //! The launcher dies with the control plane that started it. If that is before the pid file is
 //! written, the child reads the end of its pipe and exits: no box exists that is not written down. Absent:
 //! decisions (the plan holds them all) and threads.
@@ -21,8 +24,10 @@ mod launch;
 mod mounts;
 mod plan;
 mod root;
+mod serve;
 mod sys;
 
 pub use landlock::version as landlock_version;
 pub use launch::launcher_main;
 pub use plan::{Bind, Failed, IdMap, Plan, Report, RootMount, Step};
+pub use serve::hand_over;

@@ -36,6 +36,34 @@ pub fn clone_into_namespaces(flags: libc::c_int) -> io::Result<Side> {
     }
 }
 
+/// Forks this process. The caller has one thread.
+pub fn fork() -> io::Result<Side> {
+    clone_into_namespaces(0)
+}
+
+/// Whether children that end are waited for, or vanish by themselves.
+pub fn wait_for_children(wait: bool) {
+    // SAFETY: both are valid handlers that run no code of ours.
+    unsafe {
+        libc::signal(libc::SIGCHLD, if wait { libc::SIG_DFL } else { libc::SIG_IGN });
+    }
+}
+
+/// Kills this process as soon as the other end of a connected socket is closed. The kernel also does
+/// so when something arrives: whoever calls this has read to the end.
+pub fn die_when_closed(socket: &OwnedFd) -> io::Result<()> {
+    /// Linux's own; the `libc` crate has it for few targets.
+    const F_SETSIG: libc::c_int = 10;
+    let fd = socket.as_raw_fd();
+    // SAFETY: calls on a descriptor that is owned by the caller; no memory is touched.
+    let done = unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGKILL) == 0
+            && libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
+            && libc::fcntl(fd, libc::F_SETFL, libc::O_ASYNC) == 0
+    };
+    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The kernel's `struct mount_attr`.
 #[repr(C)]
 struct MountAttr {
