@@ -8,6 +8,7 @@ mod disk;
 mod door;
 mod files;
 mod killed;
+mod launchers;
 mod layers;
 mod life;
 mod rest;
