@@ -8,35 +8,54 @@
 //!                               └─→ build, here and now
 //! ```
 //!
-//! A build that was cut off leaves a record that says so; whoever needs it next builds again. Absent:
-//! what a build does (`sandbox::environment`), and tasks: a build knows repository and commit.
+//! Each build is a piece of work of its own: it goes on when the task that asked is cancelled, and whoever
+//! needs the same next finds it. A build that was cut off leaves a record that says so; whoever needs it
+//! next builds again. Absent: what a build does (`sandbox::environment`), what is done once it has begun
+//! (`building`), and tasks: a build knows repository and commit.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use domain::effect::{FailureClass, FailureSource};
-use domain::id::{CommitSha, Digest, SandboxId};
+use domain::id::{CommitSha, Digest};
 use forge::Project;
+use jiff::{SignedDuration, Timestamp};
 use sandbox::SnapshotRef;
-use sandbox::environment::build::{BuildFailure, BuildSpec, DEFAULT_OUTPUT_CAP_BYTES, Step, build, build_box};
-use sandbox::environment::forbidden::Forbidden;
 use sandbox::environment::import::{ImportLimits, ImportReport, import};
 use sandbox::environment::key::environment_key_at;
-use sandbox::environment::registry::{Record, Registry, RegistryError, Subject};
-use sandbox::environment::{Allow, Base, KeyParts};
+use sandbox::environment::registry::{Record, Registry, RegistryError, State};
+use sandbox::environment::{Base, KeyParts};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::boxes::{WORKSPACE, layer};
-use crate::doors::{self, OpenDoor};
+use crate::boxes::layer;
+use crate::building;
 use crate::failure::Failure;
 use crate::handle::Shared;
 use crate::place::Place;
 
-/// The name under which secrets are scoped to the building of an environment.
-pub(crate) const SETUP: &str = "setup";
+pub(crate) use crate::build_log::Show;
 
-/// Takes the log of a build as it comes.
-pub(crate) type Show<'a> = &'a (dyn Fn(&str) + Send + Sync);
+/// Builds at once that nobody waits for.
+const MAX_BEHIND: usize = 2;
+/// How long a build that failed is not tried again behind a task.
+const TRY_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// What all builds have in common.
+#[derive(Debug)]
+pub(crate) struct Builds {
+    /// One for the program, since only one knows of its own changes.
+    registry: OnceLock<Registry>,
+    /// Places for builds that nobody waits for.
+    behind: Semaphore,
+    /// Counts builds that have begun.
+    pub(crate) begun: watch::Sender<u64>,
+}
+
+impl Default for Builds {
+    fn default() -> Self {
+        let (registry, behind) = (OnceLock::new(), Semaphore::new(MAX_BEHIND));
+        Self { registry, behind, begun: watch::Sender::new(0) }
+    }
+}
 
 /// An environment that boxes can start in.
 pub(crate) struct Ready {
@@ -53,13 +72,15 @@ pub(crate) struct Ready {
 /// What is to be built, with everything below it in place.
 pub(crate) struct Wanted {
     pub(crate) key: Digest,
-    repo: String,
-    commit: CommitSha,
-    place: Arc<Place>,
-    below: SnapshotRef,
+    /// The key as it would be without the checkout.
+    pub(crate) without_checkout: Digest,
+    pub(crate) repo: String,
+    pub(crate) commit: CommitSha,
+    pub(crate) place: Arc<Place>,
+    pub(crate) below: SnapshotRef,
     /// Variables that the imported image wants.
-    env: Vec<(String, String)>,
-    notes: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl From<RegistryError> for Failure {
@@ -68,19 +89,24 @@ impl From<RegistryError> for Failure {
     }
 }
 
-impl From<BuildFailure> for Failure {
-    fn from(failure: BuildFailure) -> Self {
-        let message = failure.to_string();
-        match failure {
-            BuildFailure::Sandbox { source, .. } => Self { message, ..Self::from(source) },
-            _ => Self::new(FailureClass::Final, FailureSource::User, message),
-        }
+/// The records, to be read. What changes one waits for the disk: [`change`].
+pub(crate) fn registry(shared: &Shared) -> Result<&Registry, Failure> {
+    if let Some(registry) = shared.builds.registry.get() {
+        return Ok(registry);
     }
+    let opened = Registry::open(&shared.settings.environments.records)?;
+    Ok(shared.builds.registry.get_or_init(|| opened))
 }
 
-/// The records.
-pub(crate) fn registry(shared: &Shared) -> Result<Registry, Failure> {
-    Ok(Registry::open(&shared.settings.environments.records)?)
+/// Changes records, where waiting for the disk keeps nobody up.
+pub(crate) async fn change<T: Send + 'static>(
+    shared: &Shared,
+    change: impl FnOnce(&Registry) -> Result<T, RegistryError> + Send + 'static,
+) -> Result<T, Failure> {
+    let registry = registry(shared)?.clone();
+    let changed = tokio::task::spawn_blocking(move || change(&registry)).await;
+    Ok(changed
+        .map_err(|error| Failure::infra(format!("a change to the list of environments broke off: {error}")))??)
 }
 
 /// Finds out what the environment of a commit is made of, and puts what lies below it in place.
@@ -111,12 +137,15 @@ pub(crate) async fn wanted(
         checkout: &checkout_key,
         provider: &offered.provider,
     };
-    let key = environment_key_at(parts, ports.clock.now());
+    let now = ports.clock.now();
+    let key = environment_key_at(parts, now);
+    let without_checkout = environment_key_at(KeyParts { checkout: &Digest::of(b"no checkout"), ..parts }, now);
     let base_layers = imported.iter().flat_map(|imported| imported.snapshot.layers.iter().cloned());
     let below = SnapshotRef { layers: base_layers.chain(checkout.layers).collect() };
     let report = imported.as_ref().and_then(|imported| imported.report.as_ref());
     Ok(Wanted {
         key,
+        without_checkout,
         repo: project.origin_text().to_owned(),
         commit: commit.clone(),
         place: place.clone(),
@@ -127,99 +156,189 @@ pub(crate) async fn wanted(
 }
 
 /// The environment of a commit: found, the last good one while a newer is built behind, or built now.
-pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: Wanted, show: Show<'_>) -> Result<Ready, Failure> {
-    let registry = registry(shared)?;
-    if let Some(found) = found(shared, &registry, &wanted.key).await? {
-        return Ok(Ready { env: wanted.env, ..found });
+pub(crate) async fn ensure(
+    shared: &Arc<Shared>,
+    wanted: Wanted,
+    show: &(dyn Fn(&str) + Send + Sync),
+) -> Result<Ready, Failure> {
+    if let Some(found) = found(shared, &wanted).await? {
+        return Ok(found);
     }
-    let good = registry.last_good(&wanted.repo, &wanted.place.choice.recipe_digest)?;
+    let good = registry(shared)?.last_good(&wanted.repo, &wanted.place.choice.recipe_digest)?;
     if let Some(good) = good.filter(|good| good.key != wanted.key)
-        && let Some(mut ready) = usable(shared, &registry, &good).await?
+        && let Some(mut ready) = usable(shared, &good, &wanted).await?
     {
-        if !wanted.place.recipe().rebuild.when_branch_moves {
-            ready.env.clone_from(&wanted.env);
+        let moved_only = good.without_checkout.as_ref() == Some(&wanted.without_checkout);
+        if moved_only && !wanted.place.recipe().rebuild.when_branch_moves {
             return Ok(ready);
         }
-        registry.stale(&good.key)?;
-        ready.env.clone_from(&wanted.env);
-        ready.notes.push(format!(
-            "the environment is the one that was built at {}; one for {} is being built",
-            good.commit.short(),
-            wanted.commit.short()
-        ));
-        let shared_behind = shared.clone();
-        shared.works().spawn(async move {
-            if let Err(failure) = run(&shared_behind, &wanted, &|_| ()).await {
-                tracing::warn!(key = %wanted.key, why = failure.message, "an environment could not be built anew");
+        if good.state == State::Ready {
+            let key = good.key.clone();
+            change(shared, move |registry| registry.stale(&key)).await?;
+        }
+        let (old, new) = (good.commit.short().to_owned(), wanted.commit.short().to_owned());
+        ready.notes.push(match due(shared, &wanted.key)? {
+            Due::FailedAt(_) => format!(
+                "the environment is the one that was built at {old}; one for {new} could not be built and is tried \
+                 again later: `chargehand env show {}` says why",
+                wanted.key
+            ),
+            Due::Now | Due::UnderWay => {
+                format!("the environment is the one that was built at {old}; one for {new} is being built")
             }
         });
+        build_behind(shared, wanted);
         return Ok(ready);
     }
-    run(shared, &wanted, show).await
+    run(shared, wanted, show).await
 }
 
 /// The environment of a key, if it is there whole.
-async fn found(shared: &Shared, registry: &Registry, key: &Digest) -> Result<Option<Ready>, Failure> {
-    match registry.get(key) {
-        Some(record) => usable(shared, registry, &record).await,
+pub(crate) async fn found(shared: &Shared, wanted: &Wanted) -> Result<Option<Ready>, Failure> {
+    match registry(shared)?.get(&wanted.key) {
+        Some(record) => usable(shared, &record, wanted).await,
         None => Ok(None),
     }
 }
 
-async fn usable(shared: &Shared, registry: &Registry, record: &Record) -> Result<Option<Ready>, Failure> {
+async fn usable(shared: &Shared, record: &Record, wanted: &Wanted) -> Result<Option<Ready>, Failure> {
     let Some(snapshot) = record.snapshot.clone().filter(|_| record.state.usable()) else { return Ok(None) };
     for layer in &snapshot.layers {
         if shared.ports.boxes.prepared(layer).await?.is_none() {
             return Ok(None);
         }
     }
-    registry.used(&record.key, shared.ports.clock.now())?;
-    Ok(Some(Ready { key: record.key.clone(), snapshot, env: Vec::new(), reused: true, notes: Vec::new() }))
+    let (key, now) = (record.key.clone(), shared.ports.clock.now());
+    if change(shared, move |registry| registry.used(&key, now)).await?.is_none() {
+        return Ok(None);
+    }
+    // The variables belong to the image that lies below these layers.
+    let env = record.env.clone().unwrap_or_else(|| wanted.env.clone());
+    Ok(Some(Ready { key: record.key.clone(), snapshot, env, reused: true, notes: Vec::new() }))
 }
 
-/// Builds, unless somebody else has meanwhile.
-pub(crate) async fn run(shared: &Arc<Shared>, wanted: &Wanted, show: Show<'_>) -> Result<Ready, Failure> {
-    let _turn = shared.turns.of(&wanted.key).await;
-    let registry = registry(shared)?;
-    if let Some(found) = found(shared, &registry, &wanted.key).await? {
+/// Whether a build that nobody waits for should begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Now,
+    UnderWay,
+    FailedAt(Timestamp),
+}
+
+fn due(shared: &Shared, key: &Digest) -> Result<Due, Failure> {
+    let Some(record) = registry(shared)?.get(key) else { return Ok(Due::Now) };
+    let ended = record.ended_at.unwrap_or(record.began_at);
+    let lately = shared.ports.clock.now().duration_since(ended) < TRY_AGAIN_AFTER;
+    Ok(match record.state {
+        State::Building => Due::UnderWay,
+        State::Failed if lately => Due::FailedAt(ended),
+        State::Failed | State::Ready | State::Stale => Due::Now,
+    })
+}
+
+/// Begins a build that nobody waits for, if it is due. Few of these run at once.
+fn build_behind(shared: &Arc<Shared>, wanted: Wanted) {
+    if due(shared, &wanted.key) != Ok(Due::Now) {
+        return;
+    }
+    let own = shared.clone();
+    shared.works().spawn(async move {
+        let Ok(_place) = own.builds.behind.acquire().await else { return };
+        let _turn = own.turns.of(&wanted.key).await;
+        // Others had their turn before.
+        if due(&own, &wanted.key) != Ok(Due::Now) {
+            return;
+        }
+        if let Err(failure) = in_turn(&own, &wanted, Arc::new(|_| ())).await {
+            tracing::warn!(key = %wanted.key, why = failure.message, "an environment could not be built anew");
+        }
+    });
+}
+
+/// Builds, unless somebody else has meanwhile. When the caller goes, a build that has begun goes on.
+async fn run(shared: &Arc<Shared>, wanted: Wanted, show: &(dyn Fn(&str) + Send + Sync)) -> Result<Ready, Failure> {
+    let (say, mut said) = mpsc::unbounded_channel::<String>();
+    let mut done = spawn(shared, wanted, Arc::new(move |text| drop(say.send(text.to_owned()))));
+    loop {
+        tokio::select! {
+            biased;
+            Some(text) = said.recv() => show(&text),
+            done = &mut done => return done.unwrap_or_else(|_| Err(broken_off())),
+        }
+    }
+}
+
+/// A build, or the wait for one of the same key, as work of its own.
+fn spawn(shared: &Arc<Shared>, wanted: Wanted, show: Show) -> oneshot::Receiver<Result<Ready, Failure>> {
+    let (mut tell, told) = oneshot::channel();
+    let own = shared.clone();
+    shared.works().spawn(async move {
+        let _turn = tokio::select! {
+            turn = own.turns.of(&wanted.key) => turn,
+            // Nobody wants it any more.
+            () = tell.closed() => return,
+        };
+        let done = in_turn(&own, &wanted, show).await;
+        if let Err(Err(failure)) = tell.send(done) {
+            tracing::info!(key = %wanted.key, why = failure.message, "an environment could not be built");
+        }
+    });
+    told
+}
+
+async fn in_turn(shared: &Arc<Shared>, wanted: &Wanted, show: Show) -> Result<Ready, Failure> {
+    if let Some(found) = found(shared, wanted).await? {
         return Ok(found);
     }
-    let ports = &shared.ports;
-    let subject = Subject {
-        key: wanted.key.clone(),
-        repo: wanted.repo.clone(),
-        commit: wanted.commit.clone(),
-        recipe: wanted.place.choice.recipe_digest.clone(),
-    };
-    let mut log = registry.begin(subject, ports.clock.now())?;
-    let doors = open_doors(shared, wanted).await?;
-    let known = doors.values().next().map(|door| door.known.clone()).unwrap_or_default();
-    let spec = build_spec(shared, wanted, &doors).await?;
-    let mut redactor = egress::Redactor::new(known, egress::Mask::Named);
-    let mut sink = |bytes: &[u8]| {
-        let clean = redactor.push(bytes);
-        log.write(&clean);
-        show(&String::from_utf8_lossy(&clean));
-    };
-    let done = build(&*ports.boxes, &spec, &mut sink).await;
-    log.write(&redactor.finish());
-    for (step, door) in doors {
-        door.close().await;
-        doors::forget(&ports.outside, &door_name(&wanted.key, step)?);
-    }
-    if let Err(error) = log.finish() {
-        tracing::warn!(key = %wanted.key, %error, "the log of a build is not whole");
-    }
-    let record = registry.finish(&wanted.key, &done, ports.clock.now())?;
-    let built = done?;
-    let notes = wanted.notes.iter().cloned().chain(record.map(|record| record.notes).unwrap_or_default()).collect();
-    Ok(Ready { key: wanted.key.clone(), snapshot: built.snapshot, env: wanted.env.clone(), reused: false, notes })
+    building::recorded(shared, wanted, show).await
 }
 
-/// The name of the way out of one setup command; a box has a process for each.
-fn door_name(key: &Digest, step: usize) -> Result<SandboxId, Failure> {
-    let id = build_box(key)?;
-    SandboxId::parse(&format!("{id}-{step}")).map_err(|error| Failure::infra(error.to_string()))
+/// Sees to it that an environment is there or being built; the build goes on when the caller is gone.
+///
+/// # Errors
+/// What kept it from being begun. Why a build that began came to nothing is in its record.
+pub(crate) async fn begin(shared: &Arc<Shared>, wanted: Wanted) -> Result<(), Failure> {
+    if found(shared, &wanted).await?.is_some() {
+        return Ok(());
+    }
+    let (key, asked_at) = (wanted.key.clone(), shared.ports.clock.now());
+    let mut begun = shared.builds.begun.subscribe();
+    let record = || registry(shared).map(|registry| registry.get(&key));
+    let building = |record: &Record| record.state == State::Building;
+    if record()?.as_ref().is_some_and(building) {
+        return Ok(());
+    }
+    let mut done = spawn(shared, wanted, Arc::new(|_| ()));
+    loop {
+        tokio::select! {
+            _ = begun.changed() => {
+                if record()?.as_ref().is_some_and(building) {
+                    return Ok(());
+                }
+            }
+            done = &mut done => {
+                let failure = match done {
+                    Ok(Ok(_)) => return Ok(()),
+                    Ok(Err(failure)) => failure,
+                    Err(_) => broken_off(),
+                };
+                let tried = record()?.is_some_and(|record| record.began_at >= asked_at);
+                return if tried { Ok(()) } else { Err(failure) };
+            }
+        }
+    }
+}
+
+fn broken_off() -> Failure {
+    Failure::infra("the server ended while the environment was being built")
+}
+
+/// After a restart: builds that were under way when the program ended.
+pub(crate) fn recover(shared: &Shared) -> Result<(), Failure> {
+    for record in registry(shared)?.recover(shared.ports.clock.now())? {
+        building::forget_authority(shared, &record.key);
+    }
+    Ok(())
 }
 
 /// What of a base was not taken over.
@@ -233,65 +352,4 @@ fn remarks(report: &ImportReport) -> Vec<String> {
     ];
     let counted = counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
     counted.chain(report.notes.iter().cloned()).collect()
-}
-
-/// A door for each setup command that may reach something.
-async fn open_doors(shared: &Arc<Shared>, wanted: &Wanted) -> Result<BTreeMap<usize, OpenDoor>, Failure> {
-    let recipe = wanted.place.recipe();
-    let mut doors = BTreeMap::new();
-    for (number, command) in recipe.setup.iter().enumerate() {
-        let allow: Vec<Allow> = recipe.reach(command);
-        let (name, issuer) = (door_name(&wanted.key, number)?, door_name(&wanted.key, 0)?);
-        let wish = doors::Wish {
-            sandbox: &name,
-            issuer: &issuer,
-            allow: &allow,
-            told: &recipe.setup_network,
-            repo: &wanted.repo,
-            environment: Some(SETUP),
-        };
-        if let Some(door) = doors::open(shared, &wish, None).await? {
-            doors.insert(number, door);
-        }
-    }
-    Ok(doors)
-}
-
-async fn build_spec(shared: &Shared, wanted: &Wanted, doors: &BTreeMap<usize, OpenDoor>) -> Result<BuildSpec, Failure> {
-    let (place, recipe) = (&wanted.place, wanted.place.recipe());
-    let step = |(number, command): (usize, &sandbox::environment::SetupCommand)| Step {
-        command: command.clone(),
-        door: doors.get(&number).map(|door| door.folder.clone()),
-    };
-    let first = doors.values().next();
-    let own = recipe.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let of_door = first.map(|door| door.env.clone()).unwrap_or_default();
-    let placeholders = recipe.setup_secrets.iter().map(|name| (name.clone(), egress::placeholder(name)));
-    Ok(BuildSpec {
-        key: wanted.key.clone(),
-        below: wanted.below.clone(),
-        root: place.root(),
-        steps: recipe.setup.iter().enumerate().map(step).collect(),
-        env: wanted.env.iter().cloned().chain(own).chain(placeholders).chain(of_door).collect(),
-        files: first.map(|door| door.files.clone()).unwrap_or_default(),
-        binds: place.binds.clone(),
-        limits: place.limits,
-        workdir: PathBuf::from(WORKSPACE),
-        caches: recipe.caches.clone(),
-        output_cap_bytes: DEFAULT_OUTPUT_CAP_BYTES,
-        forbidden: forbidden(shared, &wanted.repo).await?,
-    })
-}
-
-/// Every value that setup may use, to be looked for in what it left.
-async fn forbidden(shared: &Shared, origin: &str) -> Result<Vec<Forbidden>, Failure> {
-    let vault = &shared.ports.outside.vault;
-    let lines = vault.for_box(origin, Some(SETUP)).await.map_err(|error| Failure::infra(error.to_string()))?;
-    let mut values = Vec::new();
-    for line in lines {
-        let value = vault.reveal(&line.scope, &line.name).await;
-        let value = value.map_err(|error| Failure::infra(error.to_string()))?;
-        values.push(Forbidden { name: line.name.as_str().to_owned(), value: value.expose().as_bytes().to_vec() });
-    }
-    Ok(values)
 }

@@ -16,6 +16,7 @@ use crate::doors;
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::place::Place;
+use crate::request::SubmitError;
 
 /// Environments that a repository keeps although nobody used them lately.
 const KEPT_PER_REPO: usize = 2;
@@ -119,6 +120,9 @@ impl Handle {
         let wrong = |why: String| EnvironmentError::Repository(why);
         let (forge, shared) = (&self.shared.ports.forge, &self.shared);
         let origin = Origin::parse(repo).map_err(|error| wrong(error.to_string()))?;
+        if origin.has_secret() {
+            return Err(wrong(SubmitError::OriginSecret.to_string()));
+        }
         let project = forge.open(&origin).await.map_err(|error| wrong(error.to_string()))?;
         let base = forge.resolve_base(&project, base).await.map_err(|error| wrong(error.to_string()))?;
         let place = shared.places.of(&shared.ports, &shared.settings, &project, &base.sha).await?;
@@ -139,21 +143,7 @@ impl Handle {
         }
         let wanted = builds::wanted(&self.shared, &project, &place, &commit).await?;
         let key = wanted.key.clone();
-        let registry = builds::registry(&self.shared)?;
-        let there = registry.get(&key).is_some_and(|record| record.state.usable());
-        if !there {
-            // So that whoever asks for the log next finds that it is being written.
-            let begun = Arc::new(tokio::sync::Notify::new());
-            let (shared, told) = (self.shared.clone(), begun.clone());
-            self.shared.works().spawn(async move {
-                let show = move |_: &str| told.notify_one();
-                if let Err(failure) = builds::run(&shared, &wanted, &show).await {
-                    tracing::info!(key = %wanted.key, why = failure.message, "an environment could not be built");
-                }
-                show("");
-            });
-            begun.notified().await;
-        }
+        builds::begin(&self.shared, wanted).await?;
         Ok(key)
     }
 
@@ -180,6 +170,6 @@ impl crate::handle::Shared {
         // The uppermost of an environment's layers has its key.
         let per_repo = if all { 0 } else { KEPT_PER_REPO };
         let keep = KeepPolicy { per_repo, used_after: before, failed_after: before, in_use };
-        Ok(builds::registry(self)?.gc(&keep)?)
+        builds::change(self, move |registry| registry.gc(&keep)).await
     }
 }

@@ -27,6 +27,7 @@ use store::Vault;
 use store::secrets::SecretLine;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::build_log::Passed;
 use crate::failure::Failure;
 use crate::handle::Shared;
 use crate::log::{RecordError, TaskLog};
@@ -166,12 +167,16 @@ pub(crate) async fn remarks(shared: &Shared, allow: &[Allow], repo: &str) -> Res
     listed.map(|listed| listed.notes).map_err(|why| Failure::new(FailureClass::Final, FailureSource::User, why))
 }
 
-/// Opens the door of a box; nothing if nothing is listed. What passes is written into `log`.
-pub(crate) async fn open(
-    shared: &Shared,
-    wish: &Wish<'_>,
-    log: Option<Arc<TaskLog>>,
-) -> Result<Option<OpenDoor>, Failure> {
+/// Where what passes a door is written down.
+pub(crate) enum Report {
+    /// Into the log of a task, request by request.
+    Task(Arc<TaskLog>),
+    /// Into the log of a build, as lines.
+    Build(Passed),
+}
+
+/// Opens the door of a box; nothing if nothing is listed. What passes is written into `report`.
+pub(crate) async fn open(shared: &Shared, wish: &Wish<'_>, report: Report) -> Result<Option<OpenDoor>, Failure> {
     if wish.allow.is_empty() {
         return Ok(None);
     }
@@ -231,7 +236,7 @@ pub(crate) async fn open(
     let (written, is_written) = oneshot::channel();
     let sandbox = wish.sandbox.clone();
     shared.reporters().spawn(async move {
-        write_down(log, sandbox, (reports, missed)).await;
+        write_down(report, sandbox, (reports, missed)).await;
         let _ = written.send(());
     });
     Ok(Some(OpenDoor { folder, env, files, known, door, written: is_written }))
@@ -280,7 +285,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Writes down what passes a door, until it is closed and everything is written.
 async fn write_down(
-    log: Option<Arc<TaskLog>>,
+    mut report: Report,
     sandbox: SandboxId,
     (mut reports, missed): (mpsc::Receiver<EgressRecord>, Arc<AtomicU64>),
 ) {
@@ -299,9 +304,12 @@ async fn write_down(
         let unlisted = batch.len().saturating_sub(room) as u64 + missed.swap(0, Ordering::Relaxed);
         let requests: Vec<EgressRequest> = batch.drain(..).take(room).map(request).collect();
         listed += requests.len() as u64;
-        let Some(log) = &log else {
-            requests.iter().for_each(|request| tracing::info!(%sandbox, ?request, "egress"));
-            continue;
+        let log = match &mut report {
+            Report::Build(passed) => {
+                passed.note(&requests, unlisted);
+                continue;
+            }
+            Report::Task(log) => log,
         };
         let event = Event::EgressReported { sandbox: sandbox.clone(), requests, unlisted };
         for _ in 0..STORE_TRIES {
@@ -311,6 +319,9 @@ async fn write_down(
             tracing::error!(%sandbox, %error, "what left the box could not be written down; tried again");
             tokio::time::sleep(STORE_RETRY).await;
         }
+    }
+    if let Report::Build(passed) = report {
+        passed.sum();
     }
 }
 

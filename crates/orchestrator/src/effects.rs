@@ -46,7 +46,7 @@ pub(crate) struct Performance<'a> {
 impl Performance<'_> {
     fn ground(&self) -> Ground<'_> {
         let shared = self.shared;
-        Ground { ports: &shared.ports, project: self.project, place: self.place, turns: &shared.turns }
+        Ground { ports: &shared.ports, project: self.project, place: self.place, shared }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::builds;
+use crate::builds::{self, Builds};
 use crate::environment::Turns;
 use crate::handle::{Handle, Shared, no_boxes};
 use crate::keeping;
@@ -58,6 +58,7 @@ impl Engine {
             settings: settings.clone(),
             places: Places::default(),
             turns: Turns::default(),
+            builds: Builds::default(),
             reporters: Mutex::default(),
             works: Mutex::default(),
             wake,
@@ -160,9 +161,7 @@ impl Engine {
 
     /// Builds that were under way when the program ended.
     fn recover_builds(&self) {
-        let recovered =
-            builds::registry(&self.shared).and_then(|registry| Ok(registry.recover(self.shared.ports.clock.now())?));
-        if let Err(failure) = recovered {
+        if let Err(failure) = builds::recover(&self.shared) {
             tracing::warn!(why = failure.message, "the list of environments can't be read");
         }
     }

@@ -16,11 +16,13 @@ use domain::effect::{FailureClass, FailureSource};
 use domain::evidence::CommandEnd;
 use domain::id::{CommitSha, Digest, SandboxId};
 use forge::Project;
-use sandbox::{Sandbox, SnapshotRef};
+use sandbox::{Provider, Sandbox, SnapshotRef, StartSpec};
+use tokio::sync::oneshot;
 
 use crate::boxes::{self, layer};
 use crate::collect::NO_GIT;
 use crate::failure::Failure;
+use crate::handle::Shared;
 use crate::place::Place;
 use crate::ports::Ports;
 
@@ -51,7 +53,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) ports: &'a Ports,
     pub(crate) project: &'a Project,
     pub(crate) place: &'a Place,
-    pub(crate) turns: &'a Turns,
+    pub(crate) shared: &'a Arc<Shared>,
 }
 
 impl Ground<'_> {
@@ -67,24 +69,24 @@ impl Ground<'_> {
     async fn moved(&self, below: &SnapshotRef, commit: &CommitSha) -> Result<SnapshotRef, Failure> {
         let key = Digest::of(format!("moved/1\n{}\n{commit}\n{:?}", self.project.key(), below.layers).as_bytes());
         let with = |key: Digest| SnapshotRef { layers: below.layers.iter().cloned().chain([key]).collect() };
-        let _turn = self.turns.of(&key).await;
+        let turn = self.shared.turns.of(&key).await;
         if self.ports.boxes.prepared(&key).await?.is_some() {
             return Ok(with(key));
         }
         let source = self.source(commit).await?;
         let id = SandboxId::parse(&format!("move-{}", key.as_str().get(..16).unwrap_or_default()))
             .map_err(|error| Failure::infra(error.to_string()))?;
-        self.ports.boxes.destroy(&id).await?;
         let layers = below.layers.iter().cloned().chain(source.layers).collect();
-        let started = self.ports.boxes.start(self.place.spec(&id, SnapshotRef { layers })).await?;
-        let moved = checked_out(&*started.sandbox, commit, SOURCE).await;
-        let kept = match moved {
-            // The source's layer is not part of it: the move has taken the folder away.
-            Ok(()) => self.ports.boxes.snapshot(&id, &key).await.map(|_| with(key)).map_err(Failure::from),
-            Err(failure) => Err(failure),
-        };
-        self.ports.boxes.destroy(&id).await?;
-        kept
+        let spec = self.place.spec(&id, SnapshotRef { layers });
+        let (boxes, commit, name) = (self.ports.boxes.clone(), commit.clone(), key.clone());
+        let (tell, told) = oneshot::channel();
+        // Work of its own: whoever waits may be cancelled, and the box has to go all the same.
+        self.shared.works().spawn(async move {
+            let _turn = turn;
+            let _ = tell.send(move_in_box(&*boxes, spec, &commit, &name).await);
+        });
+        told.await.unwrap_or_else(|_| Err(Failure::infra("the server ended during a checkout")))?;
+        Ok(with(key))
     }
 
     /// The layer with a repository of the commit, beside the workspace.
@@ -97,6 +99,22 @@ impl Ground<'_> {
         self.ports.forge.checkout(self.project, commit, &staging.content, &boxes::how()).await?;
         Ok(self.ports.boxes.prepare(&key, staging, sandbox::Owners::Root).await?)
     }
+}
+
+/// Checks a commit out in a box of its own, and keeps that as the layer `key`.
+async fn move_in_box(boxes: &dyn Provider, spec: StartSpec, commit: &CommitSha, key: &Digest) -> Result<(), Failure> {
+    let id = spec.id.clone();
+    boxes.destroy(&id).await?;
+    let done = async {
+        let started = boxes.start(spec).await?;
+        checked_out(&*started.sandbox, commit, SOURCE).await?;
+        // The source's layer is not part of it: the move has taken the folder away.
+        boxes.snapshot(&id, key).await?;
+        Ok(())
+    };
+    let done = done.await;
+    boxes.destroy(&id).await?;
+    done
 }
 
 /// Checks a commit out in a box, from a repository in it or, without one, from its own.

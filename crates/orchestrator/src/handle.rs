@@ -16,6 +16,7 @@ use store::{AppendError, Idempotency, Store};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
+use crate::builds::Builds;
 use crate::environment::Turns;
 use crate::hub::project_of;
 use crate::live::{Live, LiveHub};
@@ -103,9 +104,11 @@ pub(crate) struct Shared {
     pub(crate) places: Places,
     /// Taken for each environment that is made.
     pub(crate) turns: Turns,
+    /// What builds of environments share.
+    pub(crate) builds: Builds,
     /// What writes down what passes doors; each ends with its door.
     pub(crate) reporters: Mutex<JoinSet<()>>,
-    /// Work that nobody waits for: builds behind tasks that go on with an earlier environment.
+    /// Work that goes on when nobody waits for it any more: builds, and moves to other commits.
     pub(crate) works: Mutex<JoinSet<()>>,
     pub(crate) wake: mpsc::UnboundedSender<TaskId>,
     /// Why this machine can't run boxes, as far as is known.

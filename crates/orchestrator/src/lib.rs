@@ -12,6 +12,8 @@
 //! knowledge of which store, sandbox, forge or model stands behind a port.
 
 mod boxes;
+mod build_log;
+mod building;
 mod builds;
 mod catalog;
 mod choice;

@@ -17,7 +17,7 @@ use sandbox::Sandbox;
 use tokio::sync::watch;
 
 use crate::boxes::BoxHands;
-use crate::doors::{self, OpenDoor};
+use crate::doors::{self, OpenDoor, Report};
 use crate::environment::Ground;
 use crate::failure::Failure;
 use crate::files;
@@ -36,7 +36,7 @@ impl Runner {
         };
         let journal = self.journal(task, door.as_ref());
         let hands = BoxHands {
-            ground: Ground { ports: &self.shared.ports, project, place: &place, turns: &self.shared.turns },
+            ground: Ground { ports: &self.shared.ports, project, place: &place, shared: &self.shared },
             id,
             attempt,
             keep_lowest: files::keep_lowest(task),
@@ -143,7 +143,7 @@ impl Runner {
         let repo = &task.spec.repo.origin;
         let allow = &place.recipe().task_network;
         let wish = doors::Wish { sandbox, issuer: sandbox, allow, told: allow, repo, environment: None };
-        let door = doors::open(shared, &wish, Some(self.log.clone())).await?;
+        let door = doors::open(shared, &wish, Report::Task(self.log.clone())).await?;
         Ok((place, door))
     }
 
