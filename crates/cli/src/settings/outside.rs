@@ -37,7 +37,8 @@ pub struct NetworkFile {
     pub hosts: BTreeMap<String, IpAddr>,
     /// What boxes may reach at most; left out, repositories decide alone.
     pub allow: Option<Vec<AllowEntry>>,
-    /// A PEM file with the only authorities that are trusted, instead of the machine's.
+    /// A PEM file with the only authorities that are trusted, by doors and by programs in boxes, instead
+    /// of the machine's.
     pub certificate_authorities: Option<PathBuf>,
 }
 
@@ -155,11 +156,11 @@ impl Outside {
     #[must_use]
     pub fn trust(&self) -> Trust {
         let file = self.certificate_authorities.clone();
-        let extra = self.certificate_authorities.clone();
-        let bundle = Box::new(move || {
-            let system = SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-            let own = extra.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-            format!("{system}\n{own}")
+        let only = self.certificate_authorities.clone();
+        // A file that can't be read is said by `upstream`, without which no door opens.
+        let bundle = Box::new(move || match &only {
+            Some(path) => std::fs::read_to_string(path).unwrap_or_default(),
+            None => SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read_to_string(path).ok()).unwrap_or_default(),
         });
         let upstream = Box::new(move || match &file {
             None => UpstreamTls::system().map_err(|error| error.to_string()),
