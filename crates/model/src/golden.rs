@@ -12,7 +12,7 @@ use crate::gemini::decode::GeminiDecoder;
 use crate::http::{ChunkFault, Decoder, decode_chunk, decode_end};
 use crate::provider::{Answer, StreamEvent};
 use crate::responses::decode::ResponsesDecoder;
-use crate::sse::SseParser;
+use crate::sse::{SseEvent, SseParser};
 use crate::transcript::{BlockView, StopReason, Wire};
 use crate::usage::{PriceTable, Usage};
 
@@ -120,11 +120,21 @@ fn every_recorded_stream_is_the_same_in_pieces_of_any_size() {
         for size in [1, 2, 3, 7, 64] {
             assert_eq!(decode(&name, bytes.chunks(size)), whole, "{name} in pieces of {size}");
         }
+        // The decoder is given events, so where they are cut shows in the parser alone.
+        let events = parse(&[&bytes]);
         for cut in 0..=bytes.len() {
             let (a, b) = bytes.split_at(cut);
-            assert_eq!(decode(&name, [a, b].into_iter()), whole, "{name} in two pieces, at {cut}");
+            assert_eq!(parse(&[a, b]), events, "{name} in two pieces, at {cut}");
         }
     }
+}
+
+fn parse(pieces: &[&[u8]]) -> (Vec<SseEvent>, bool) {
+    let (mut parser, mut events) = (SseParser::new(1 << 20), Vec::new());
+    for piece in pieces {
+        parser.push(piece, &mut events).unwrap();
+    }
+    (events, parser.is_between_events())
 }
 
 #[test]
@@ -132,7 +142,14 @@ fn every_recorded_stream_truncated_at_any_byte_is_the_same_answer_or_none() {
     for name in all() {
         let bytes = stream(&name);
         let (_, whole) = decode(&name, [&*bytes].into_iter());
+        let mut before = None;
         for cut in 0..bytes.len() {
+            // The decoder sees no difference until another event is whole or one has begun.
+            let (events, between) = parse(&[&bytes[..cut]]);
+            let sees = Some((events.len(), between));
+            if std::mem::replace(&mut before, sees) == sees {
+                continue;
+            }
             match (decode(&name, [&bytes[..cut]].into_iter()).1, &whole) {
                 // Cut too early: the shell reports a broken stream.
                 (Ok(None), _) => {}
