@@ -36,6 +36,8 @@ variables! {
     ANTHROPIC_BASE_URL = "ANTHROPIC_BASE_URL": "Where the provider `anthropic` is reached instead of its public address.";
     OPENAI_API_KEY = "OPENAI_API_KEY": "Key of the provider `openai`.";
     OPENAI_BASE_URL = "OPENAI_BASE_URL": "Where the provider `openai` is reached; a local endpoint (Ollama, llama.cpp, vLLM) needs no key.";
+    GEMINI_API_KEY = "GEMINI_API_KEY": "Key of the provider `gemini`.";
+    GOOGLE_GEMINI_BASE_URL = "GOOGLE_GEMINI_BASE_URL": "Where the provider `gemini` is reached instead of its public address.";
     NO_COLOR = "NO_COLOR": "If set and not empty, nothing is coloured.";
     TERM = "TERM": "`dumb` also switches colours off.";
     COLUMNS = "COLUMNS": "Width of the page, where the terminal does not say.";

@@ -60,7 +60,7 @@ impl Settings {
 
     fn unknown_provider(&self, name: &str) -> String {
         match name {
-            "anthropic" | "openai" => {
+            "anthropic" | "openai" | "gemini" => {
                 format!(
                     "the provider `{name}` has no key: set {}_API_KEY for the server, or `api_key_env` in {}",
                     name.to_uppercase(),
@@ -110,6 +110,8 @@ impl ProviderSettings {
         let elsewhere = (self.base_url != self.kind.default_base_url()).then(|| self.base_url.clone());
         let endpoint = match (self.kind, elsewhere) {
             (ProviderKind::Anthropic, base_url) => Endpoint::Anthropic { base_url, key, bearer: false },
+            (ProviderKind::Responses, base_url) => Endpoint::Responses { base_url, key },
+            (ProviderKind::Gemini, base_url) => Endpoint::Gemini { base_url, key },
             (ProviderKind::Chat, None) => Endpoint::OpenAi { base_url: None, key },
             (ProviderKind::Chat, Some(base_url)) => Endpoint::Chat { base_url, key },
         };

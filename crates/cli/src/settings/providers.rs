@@ -29,6 +29,10 @@ pub enum ProviderKind {
     Anthropic,
     /// OpenAI-compatible Chat Completions.
     Chat,
+    /// OpenAI Responses.
+    Responses,
+    /// Google Gemini.
+    Gemini,
 }
 
 impl ProviderKind {
@@ -37,7 +41,8 @@ impl ProviderKind {
     pub const fn default_base_url(self) -> &'static str {
         match self {
             Self::Anthropic => "https://api.anthropic.com",
-            Self::Chat => "https://api.openai.com/v1",
+            Self::Chat | Self::Responses => "https://api.openai.com/v1",
+            Self::Gemini => "https://generativelanguage.googleapis.com",
         }
     }
 }
@@ -98,11 +103,12 @@ impl ProviderSettings {
     }
 }
 
-/// The two providers that the environment may configure, and those of the file.
+/// The three providers that the environment may configure, and those of the file.
 pub(super) fn gather(env: &Env, mut file: BTreeMap<String, ProviderFile>) -> Vec<ProviderSettings> {
     let known = [
         ("anthropic", ProviderKind::Anthropic, variables::ANTHROPIC_API_KEY, variables::ANTHROPIC_BASE_URL),
         ("openai", ProviderKind::Chat, variables::OPENAI_API_KEY, variables::OPENAI_BASE_URL),
+        ("gemini", ProviderKind::Gemini, variables::GEMINI_API_KEY, variables::GOOGLE_GEMINI_BASE_URL),
     ];
     let mut providers = Vec::new();
     for (name, kind, key, url) in known {

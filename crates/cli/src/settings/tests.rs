@@ -155,6 +155,23 @@ fn a_local_endpoint_is_asked_as_an_ordinary_chat_server() {
 }
 
 #[test]
+fn each_kind_of_provider_is_built_as_its_own_protocol() {
+    use model::Endpoint;
+    let select = |environment: &[(&str, &str)], file: &str, selection: &str| {
+        meant(environment, file).select_model(Some(selection)).unwrap().config.endpoint
+    };
+    let key = [("OPENAI_API_KEY", "k")];
+    let file = "[providers.openai]\nkind = \"responses\"\n";
+    assert!(matches!(select(&key, file, "openai/gpt-6-sol"), Endpoint::Responses { base_url: None, key: Some(_) }));
+    let file = "[providers.near]\nkind = \"responses\"\nbase_url = \"http://127.0.0.1:9/v1\"\n";
+    assert!(matches!(select(&[], file, "near/m"), Endpoint::Responses { base_url: Some(_), key: None }));
+    let key = [("GEMINI_API_KEY", "k")];
+    assert!(matches!(select(&key, "", "gemini/gemini-3-pro"), Endpoint::Gemini { base_url: None, key: Some(_) }));
+    let file = "[providers.google]\nkind = \"gemini\"\napi_key = \"k\"\n";
+    assert!(matches!(select(&[], file, "google/gemini-3-pro"), Endpoint::Gemini { base_url: None, key: Some(_) }));
+}
+
+#[test]
 fn the_users_own_price_goes_with_its_model_alone() {
     let file = "[providers.acme]\nkind = \"chat\"\nbase_url = \"http://acme/v1\"\n[providers.acme.prices.big]\ninput = 2.0\noutput = 8.0\n";
     let settings = meant(&[], file);
