@@ -190,3 +190,47 @@ fn an_endless_log_keeps_its_beginning_and_its_end() {
     assert!(bytes.len() < usize::try_from(LOG_HEAD_BYTES).unwrap() + LOG_TAIL_BYTES + 200, "{}", bytes.len());
     assert!(String::from_utf8_lossy(&bytes).contains("bytes of the log are left out here"));
 }
+
+#[test]
+fn changes_to_one_record_at_the_same_moment_are_all_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(folder.path()).unwrap();
+    ready(&registry, "busy", "repo", 1);
+    std::thread::scope(|scope| {
+        for minute in 0..8 {
+            let registry = registry.clone();
+            scope.spawn(move || {
+                for _ in 0..25 {
+                    match minute % 4 {
+                        0 => drop(registry.stale(&key("busy")).unwrap().unwrap()),
+                        1 => drop(registry.measured(&key("busy"), 4096).unwrap().unwrap()),
+                        _ => drop(registry.used(&key("busy"), at(60)).unwrap().unwrap()),
+                    }
+                }
+            });
+        }
+        let reader = registry.clone();
+        scope.spawn(move || {
+            for _ in 0..200 {
+                assert_eq!(reader.list().unwrap().damaged, [], "a reader never sees half of one");
+            }
+        });
+    });
+    let record = registry.get(&key("busy")).unwrap();
+    assert_eq!((record.state, record.size_bytes, record.used_at), (State::Stale, Some(4096), Some(at(60))));
+    assert_eq!(files(folder.path()), 2, "its record and its log");
+}
+
+#[test]
+fn a_record_of_an_earlier_version_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::open(folder.path()).unwrap();
+    ready(&registry, "old", "repo", 1);
+    let file = folder.path().join(format!("{}.json", key("old")));
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let fields = record.as_object_mut().unwrap();
+    assert!(fields.remove("without_checkout").is_some() && fields.remove("env").is_some());
+    std::fs::write(&file, record.to_string()).unwrap();
+    let record = registry.get(&key("old")).unwrap();
+    assert_eq!((record.state, record.without_checkout, record.env), (State::Ready, None, None));
+}
