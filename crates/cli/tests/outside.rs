@@ -150,6 +150,9 @@ fn setup_fetches_with_a_secret_of_its_own_and_neither_secret_nor_way_out_is_in_t
     let got = String::from_utf8(repo.read_at(branch, "got.txt").unwrap()).unwrap();
     assert!(got.contains("hello from outside") && got.contains("chargehand-secret-SETUP_TOKEN"), "{got}");
     assert!(got.contains("No such file"), "the way out is gone: {got}");
+    let built = product.ok(&["env", "list"])["environments"][0]["key"].as_str().unwrap().to_owned();
+    let page = product.page(&["env", "show", &built]);
+    assert!(page.contains(&format!("chargehand: command 1 reached {host}: 1 request, ")), "{page}");
     // Nothing on disk has the value, but for the sealed one: layers, logs of builds, events.
     let found = std::process::Command::new("grep").args(["-rlF", CANARY]).arg(product.data()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock};
 use domain::effect::{FailureClass, FailureSource};
 use domain::id::{CommitSha, Digest};
 use forge::Project;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use sandbox::SnapshotRef;
 use sandbox::environment::import::{ImportLimits, ImportReport, import};
 use sandbox::environment::key::environment_key_at;
@@ -178,7 +178,7 @@ pub(crate) async fn ensure(
         }
         let (old, new) = (good.commit.short().to_owned(), wanted.commit.short().to_owned());
         ready.notes.push(match due(shared, &wanted.key)? {
-            Due::FailedAt(_) => format!(
+            Due::FailedLately => format!(
                 "the environment is the one that was built at {old}; one for {new} could not be built and is tried \
                  again later: `chargehand env show {}` says why",
                 wanted.key
@@ -222,7 +222,7 @@ async fn usable(shared: &Shared, record: &Record, wanted: &Wanted) -> Result<Opt
 enum Due {
     Now,
     UnderWay,
-    FailedAt(Timestamp),
+    FailedLately,
 }
 
 fn due(shared: &Shared, key: &Digest) -> Result<Due, Failure> {
@@ -231,7 +231,7 @@ fn due(shared: &Shared, key: &Digest) -> Result<Due, Failure> {
     let lately = shared.ports.clock.now().duration_since(ended) < TRY_AGAIN_AFTER;
     Ok(match record.state {
         State::Building => Due::UnderWay,
-        State::Failed if lately => Due::FailedAt(ended),
+        State::Failed if lately => Due::FailedLately,
         State::Failed | State::Ready | State::Stale => Due::Now,
     })
 }

@@ -102,6 +102,8 @@ async fn show(args: &EnvShowArgs, cx: &mut Context) -> Result<ExitCode, Failure>
         return Ok(ExitCode::SUCCESS);
     }
     follow(&client, info.key.as_str(), cx).await?;
+    // It may have been under way when it was asked for.
+    let info: EnvironmentInfo = client.get(&format!("/v1/environments/{}", info.key), &()).await?;
     cx.screen.page(&pages::ended(&info))?;
     Ok(ExitCode::SUCCESS)
 }
