@@ -169,7 +169,7 @@ impl Boxes {
     fn make_folders(&self, run: &Path) -> Result<(), SandboxError> {
         let (upper, work) = (run.join("u"), run.join("w"));
         walk::remove(&work).doing("remove", &work)?;
-        for folder in [run.to_owned(), run.join("m"), upper.clone(), work.clone()] {
+        for folder in [run.to_owned(), upper.clone(), work.clone()] {
             match fs::create_dir(&folder) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.doing("create", &folder)?,
@@ -270,14 +270,14 @@ impl Boxes {
             }
             None => String::new(),
         };
-        let mut running = false;
         for line in said.lines() {
             match serde_json::from_str(line).map_err(io::Error::from).map_err(problem)? {
-                Report::Running { .. } => running = true,
+                Report::Running { .. } => {}
+                Report::Ready => return Ok(()),
                 Report::Failed(failed) => return Err(explain(failed, &self.machine)),
             }
         }
-        if running { Ok(()) } else { Err(problem(io::Error::other("it ended without a word"))) }
+        Err(problem(io::Error::other("it ended without a word")))
     }
 
     /// Ends the processes of a box.

@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "starts the launcher, the only program that this crate runs")]
 
 use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -16,10 +16,13 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::local::inside;
+use crate::local::inside::{self, Report};
 
 /// After so many in a row that served nothing no further one is started.
 const VAIN_STARTS: u32 = 3;
+
+/// A socket takes so much at any rate before somebody reads.
+const EARLY_BYTES: usize = 32 << 10;
 
 /// Runs launchers.
 #[derive(Debug)]
@@ -49,16 +52,19 @@ impl Launchers {
         Self { words: words.to_vec(), kept: Mutex::default() }
     }
 
-    /// Has a plan carried out by the kept process; gives what the launcher said. Nothing if it said
-    /// nothing: then it did not begin, or did not come to an end.
+    /// Has a plan carried out by the kept process; gives what the launcher said, to the word that the
+    /// box is ready. Nothing if it said nothing: then it did not begin, or did not come to an end.
     pub fn served(&self, plan: &[u8]) -> Option<String> {
-        let (mut mine, theirs) = UnixStream::pair().ok()?;
-        let asked = self.hand_over(theirs);
-        let said = asked.and_then(|()| {
-            mine.write_all(plan)?;
-            mine.shutdown(Shutdown::Write)?;
-            let mut said = String::new();
-            mine.read_to_string(&mut said).map(|_| said)
+        let said = UnixStream::pair().and_then(|(mut mine, theirs)| {
+            // What fits into the socket is there before anybody looks.
+            if plan.len() <= EARLY_BYTES {
+                send(&mut mine, plan)?;
+                self.hand_over(theirs)?;
+            } else {
+                self.hand_over(theirs)?;
+                send(&mut mine, plan)?;
+            }
+            hear(mine)
         });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match said {
@@ -117,6 +123,27 @@ impl Launchers {
         command.arg0("chargehand").args(arguments).env_clear().stderr(Stdio::null());
         Ok(command)
     }
+}
+
+fn send(to: &mut UnixStream, plan: &[u8]) -> io::Result<()> {
+    to.write_all(plan)?;
+    to.shutdown(Shutdown::Write)
+}
+
+/// What is said until all is said that matters.
+fn hear(from: UnixStream) -> io::Result<String> {
+    let mut said = String::new();
+    let mut from = BufReader::with_capacity(1 << 10, from);
+    loop {
+        let begun = said.len();
+        if from.read_line(&mut said)? == 0 || said.get(begun..).is_some_and(is_ready) {
+            return Ok(said);
+        }
+    }
+}
+
+fn is_ready(line: &str) -> bool {
+    matches!(serde_json::from_str(line), Ok(Report::Ready))
 }
 
 impl Kept {

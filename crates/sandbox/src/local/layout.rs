@@ -5,7 +5,7 @@
 //! layers/NAME/boot      the box, so they say nothing); boot = the boot in which it was written,
 //! layers/NAME/durable   durable = it is on disk for good
 //! staging/PID-TICKS-N/  layers in the making; swept when their process is gone
-//! run/ID/               box.json  pid  hand.sock  u (upper)  w (work)  m (mount point)
+//! run/ID/               box.json  pid  hand.sock  u (upper)  w (work, mounted over)
 //! trash/N               what is being removed, in the background; what is left by the next opening
 //! ```
 //!

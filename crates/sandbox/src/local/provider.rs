@@ -278,7 +278,10 @@ impl Provider for LocalProvider {
     async fn start(&self, spec: StartSpec) -> Result<Started, SandboxError> {
         let id = spec.id.clone();
         let (found, sandbox) = self.in_turn(&id, move |boxes, _| boxes.start(&spec)).await?;
-        if let Err(error) = sandbox.answers().await {
+        // A fresh one has said so itself.
+        if found == StartedAs::Adopted
+            && let Err(error) = sandbox.answers().await
+        {
             // It came up and went again, or never answered: nothing of it is of use.
             self.in_turn(&id, |boxes, id| boxes.stop(id)).await?;
             return Err(error);

@@ -109,7 +109,7 @@ fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
     match sys::clone_into_namespaces(flags).at(Step::Namespaces, || "making the namespaces".into())? {
         Side::Child => {
             drop(go);
-            let failed = match become_box(plan, prepared, &waits) {
+            let failed = match become_box(plan, prepared, &waits, report) {
                 Ok(never) => match never {},
                 Err(failed) => failed,
             };
@@ -228,7 +228,12 @@ fn write_pid(plan: &Plan, pid: i32) -> Result<(), Failed> {
 /// No program is started, which saves a millisecond, needs no loader in the box's root, and leaves the
 /// process in the hands of the namespace that its program was started in: to the box, its folder in
 /// `/proc` belongs to somebody else.
-fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::convert::Infallible, Failed> {
+fn become_box(
+    plan: &Plan,
+    prepared: Prepared,
+    waits: &OwnedFd,
+    report: &OwnedFd,
+) -> Result<std::convert::Infallible, Failed> {
     let mut byte = [0_u8; 1];
     let read = rustix::io::read(waits, &mut byte).at(Step::Namespaces, || "waiting for the launcher".into())?;
     if read == 0 {
@@ -239,8 +244,8 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
         (Some(root), Some(host)) => (root, host),
         _ => (mounts::overlay(&plan.lowers, plan.root)?, open_views(plan)?),
     };
-    mounts::attach(&root, "m".as_ref(), Step::Overlay)?;
-    std::env::set_current_dir("m").at(Step::Overlay, || "entering the overlay".into())?;
+    mounts::attach(&root, mounts::POINT.as_ref(), Step::Overlay)?;
+    std::env::set_current_dir(mounts::POINT).at(Step::Overlay, || "entering the overlay".into())?;
     become_root(plan)?;
     let from_host = mounts::from_host()?;
     mounts::pivot()?;
@@ -257,6 +262,8 @@ fn become_box(plan: &Plan, prepared: Prepared, waits: &OwnedFd) -> Result<std::c
     fs::create_dir_all(&plan.workdir).at(Step::Root, doing)?;
     std::env::set_current_dir(&plan.workdir).at(Step::Root, doing)?;
     confine::confine(plan)?;
+    // Whoever waits for it asks the socket next, which takes what comes before the hand does.
+    say(report, &Report::Ready);
     sys::quiet(&[Some(&prepared.listener), host.door.as_ref()])
         .at(Step::Hand, || "letting go of the launcher's descriptors".into())?;
     // Nobody is left to be told of a failure; the box then ends, and is found not to answer.

@@ -10,15 +10,19 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change,
-    move_mount, open_tree, unmount,
+    UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_bind,
+    mount_change, move_mount, open_tree, unmount,
 };
 
 use super::plan::{AtStep as _, Bind, Failed, RootMount, Step};
 use super::sys;
 
+/// Where the root is mounted before it is the root: in the box's own mount namespace, over the work
+/// folder, that is there anyhow. A folder of its own would be one more to make and to take away.
+pub const POINT: &str = "w";
 /// What the box reads nothing from: levers, who and what the machine is, what helps to attack its
 /// kernel, and counters from which one box can tell what another is doing. Left in sight are those
 /// that builds read to size themselves and that system calls tell anyway: `cpuinfo`, `meminfo`,
@@ -93,10 +97,10 @@ fn classic_overlay(lowers: &[std::path::PathBuf], options: &[(&str, Option<&str>
         data.extend(value.iter().flat_map(|value| ["=", *value]));
     }
     let data = std::ffi::CString::new(data).map_err(std::io::Error::from).at(Step::Overlay, || "options".into())?;
-    mount("overlay", "m", "overlay", MountFlags::NOSUID | MountFlags::NODEV, &*data)
+    mount("overlay", POINT, "overlay", MountFlags::NOSUID | MountFlags::NODEV, &*data)
         .at(Step::Overlay, || "mounting the overlay".into())?;
-    let tree = tree("m".as_ref()).at(Step::Overlay, || "taking the overlay".into())?;
-    unmount("m", UnmountFlags::DETACH).at(Step::Overlay, || "detaching the overlay".into())?;
+    let tree = tree(POINT.as_ref()).at(Step::Overlay, || "taking the overlay".into())?;
+    unmount(POINT, UnmountFlags::DETACH).at(Step::Overlay, || "detaching the overlay".into())?;
     Ok(tree)
 }
 
@@ -210,8 +214,13 @@ pub fn pivot() -> Result<(), Failed> {
 
 /// Hides what `/proc` tells about the machine, and keeps its levers from being moved. After the pivot.
 pub fn mask() -> Result<(), Failed> {
-    for path in READ_ONLY.map(Path::new).into_iter().filter(|path| path.exists()) {
-        let view = read_only(path)?;
+    for path in READ_ONLY.map(Path::new) {
+        let view = match tree(path) {
+            // A kernel that has no such file.
+            Err(Errno::NOENT) => continue,
+            other => other.at(Step::Proc, || format!("opening {}", path.display()))?,
+        };
+        sys::make_read_only(&view).at(Step::Proc, || format!("making {} read-only", path.display()))?;
         attach(&view, path, Step::Proc)?;
     }
     let empty = Path::new("/dev/.empty");
@@ -221,9 +230,11 @@ pub fn mask() -> Result<(), Failed> {
         }
         attach(&read_only(empty)?, path, Step::Proc)?;
     }
-    for path in MASKED.map(Path::new).into_iter().filter(|path| path.exists()) {
-        let view = tree("/dev/null".as_ref()).at(Step::Proc, || "opening /dev/null".into())?;
-        attach(&view, path, Step::Proc)?;
+    for path in MASKED {
+        match mount_bind("/dev/null", path) {
+            Err(Errno::NOENT) => {}
+            other => other.at(Step::Proc, || format!("hiding {path}"))?,
+        }
     }
     Ok(())
 }

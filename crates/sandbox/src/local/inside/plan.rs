@@ -83,6 +83,8 @@ pub enum Report {
         /// Its pid on the host.
         pid: i32,
     },
+    /// That process is the hand: what is asked of its socket is answered.
+    Ready,
     /// A step failed; nothing runs.
     Failed(Failed),
 }
