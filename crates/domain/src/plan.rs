@@ -15,7 +15,7 @@
 use jiff::Timestamp;
 
 use crate::contract::Deliverable;
-use crate::effect::{Effect, FailureClass};
+use crate::effect::{Effect, FailureClass, FailureSource};
 use crate::event::MessageSource;
 use crate::evidence::GateSpec;
 use crate::id::{CommitSha, EffectId};
@@ -186,6 +186,17 @@ fn after_failure(task: &Task, now: Timestamp, expires_at: Timestamp) -> Option<V
         FailureClass::Retry | FailureClass::Unknown => failures.count >= MAX_FAILURES,
         FailureClass::NeedsPerson | FailureClass::Final => true,
     };
+    // What the agent left behind can't be taken as it is: the agent may mend it, as it may after a gate.
+    if hopeless
+        && failures.effect == "collect"
+        && failures.source == FailureSource::Model
+        && can_listen(task)
+        && task.attempt.as_ref().is_some_and(|attempt| attempt.round < task.spec.contract.gate_rounds)
+    {
+        let text =
+            format!("Your result can't be taken out of the sandbox: {}. Mend that, and end again.", failures.message);
+        return Some(vec![Action::GiveFeedback { source: MessageSource::Platform, text }]);
+    }
     if hopeless && landing {
         return Some(vec![Action::AskReview { reason: format!("not landed: {}", failures.message) }]);
     }

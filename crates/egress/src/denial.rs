@@ -60,7 +60,9 @@ pub enum Denial {
     #[error("only TLS may pass through this tunnel; for plain HTTP ask the proxy with an http:// address")]
     NotTls,
     /// The host's name leads to an address that is not public.
-    #[error("{host} leads to {address}, which is not a public address; a company's own host needs `private = true`")]
+    #[error(
+        "{host} leads to {address}, which is not a public address; a company's own host has to be among `private_hosts` of the server's settings"
+    )]
     PrivateAddress {
         /// The canonical host.
         host: String,
@@ -93,7 +95,7 @@ pub enum Denial {
         detail: String,
     },
     /// A protocol change that the entry does not allow.
-    #[error("protocol upgrades are not allowed there; the entry may say `upgrade = true`")]
+    #[error("protocol upgrades, such as websockets, are not allowed there")]
     Upgrade,
     /// A message whose length can be read in two ways.
     #[error("the request's framing is ambiguous: {detail}")]

@@ -39,6 +39,11 @@ impl Resolver for SystemResolver {
     }
 }
 
+/// Whether an address is one of this machine: the kernel binds to no other. Nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    address.is_unspecified() || address.is_loopback() || std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
@@ -65,7 +70,9 @@ pub(crate) async fn addresses(
     for address in &found {
         let plain = address.to_canonical();
         let is_never = |never: &SocketAddr| {
-            never.ip().to_canonical() == plain && (never.port() == 0 || never.port() == target.port)
+            // Who listens everywhere listens on every address of this machine.
+            let there = if never.ip().is_unspecified() { is_own(plain) } else { never.ip().to_canonical() == plain };
+            there && (never.port() == 0 || never.port() == target.port)
         };
         if never.iter().any(is_never) {
             return Err(Denial::ForbiddenAddress { host: host(), address: address.to_string() });
@@ -78,4 +85,29 @@ pub(crate) async fn addresses(
         }
     }
     Ok(found.into_iter().take(MAX_ADDRESSES).map(|address| SocketAddr::new(address, target.port)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Loopback;
+
+    #[async_trait]
+    impl Resolver for Loopback {
+        async fn resolve(&self, _name: &str) -> io::Result<Vec<IpAddr>> {
+            Ok(vec![IpAddr::from([127, 0, 0, 1])])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_listens_everywhere_is_reached_by_none_of_its_addresses() {
+        let target = |port| Target { host: Host::Name("inside.example".to_owned()), port };
+        for listens in ["0.0.0.0:7878", "[::]:7878", "127.0.0.1:7878"] {
+            let never = [listens.parse().unwrap()];
+            let refused = addresses(&Loopback, &target(7878), true, &never).await;
+            assert!(matches!(refused, Err(Denial::ForbiddenAddress { .. })), "{listens}: {refused:?}");
+            assert!(addresses(&Loopback, &target(7879), true, &never).await.is_ok(), "another port is another program");
+        }
+    }
 }

@@ -175,6 +175,15 @@ impl Forge for BuiltIn {
         self.read(project, commit, path, max_bytes).await
     }
 
+    async fn kind_at(
+        &self,
+        project: &Project,
+        commit: &CommitSha,
+        path: &str,
+    ) -> Result<Option<crate::tree::EntryKind>, Fault> {
+        self.kind(project, commit, path).await
+    }
+
     async fn import(&self, project: &Project, import: &Import<'_>) -> Result<Imported, ImportError> {
         self.take_in(project, import).await
     }

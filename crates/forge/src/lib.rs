@@ -122,6 +122,12 @@ pub trait Forge: Send + Sync {
         max_bytes: u64,
     ) -> Result<Option<Vec<u8>>, ReadError>;
 
+    /// What lies at a path of a commit, if anything does. Links are not followed.
+    ///
+    /// # Errors
+    /// [`Fault::NoSuchCommit`].
+    async fn kind_at(&self, project: &Project, commit: &CommitSha, path: &str) -> Result<Option<EntryKind>, Fault>;
+
     /// Takes in a result from a sandbox. Its head (the bundle's `HEAD`, else its only branch) must
     /// descend from the base. Whatever the outcome, the bundle file stays.
     ///

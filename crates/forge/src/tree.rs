@@ -169,6 +169,19 @@ impl BuiltIn {
         Ok(Some(call.max_output(cap).ok().await.map_err(Fault::git(doing))?.stdout))
     }
 
+    pub(crate) async fn kind(
+        &self,
+        project: &Project,
+        commit: &CommitSha,
+        path: &str,
+    ) -> Result<Option<EntryKind>, Fault> {
+        let doing = "looking at a path of a commit";
+        let call = self.git.hub(&self.hub_of(project)).args(["ls-tree", "-z", "--full-tree", "--end-of-options"]);
+        let answer = call.args([commit.as_str(), "--", path]).ok().await.map_err(Fault::about(doing, commit))?;
+        let lines = answer.stdout.split(|byte| *byte == 0).filter_map(parse_entry);
+        Ok(lines.filter(|entry| entry.path.as_bytes() == path.as_bytes()).map(|entry| entry.kind).next())
+    }
+
     /// The contents of some blobs, in order, each cut off at `max_bytes`.
     pub(crate) async fn blobs(
         &self,

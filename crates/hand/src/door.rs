@@ -187,7 +187,8 @@ impl Carried {
                 if back.has_just_ended() && self.inside.shutdown(Shutdown::Write).is_err() {
                     return false;
                 }
-                !(out.told && back.told)
+                // When the proxy has said everything it has closed, and hears nothing more.
+                !back.told
             }
             State::Refused { unsent, until } => {
                 match write_some(&mut self.inside, unsent) {

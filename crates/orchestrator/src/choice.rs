@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::effect::{FailureClass, FailureSource};
 use domain::event::Event;
-use domain::id::Digest;
+use domain::id::{CommitSha, Digest};
 use domain::task::Task;
-use forge::Project;
+use forge::{EntryKind, Project};
 
 use crate::failure::Failure;
 use crate::ports::Ports;
@@ -17,7 +17,7 @@ use crate::ports::Ports;
 /// Files that speak to agents, the first that exists.
 const INSTRUCTION_FILES: [&str; 2] = ["AGENTS.md", "CLAUDE.md"];
 /// Most bytes of a file that is read here.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
+pub(crate) const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// How often detection may ask for further files.
 const MAX_ROUNDS: usize = 4;
 
@@ -27,11 +27,8 @@ pub(crate) async fn choose_gates(ports: &Ports, project: &Project, task: &Task) 
     let user = |message: String| Failure::new(FailureClass::Final, FailureSource::User, message);
     let entries = ports.forge.list_files(project, base, forge::Depth::Root).await?;
     let names: Vec<&str> = entries.iter().filter_map(|entry| entry.path.as_str()).collect();
-    let file = if names.contains(&".chargehand") {
-        ports.forge.read_file(project, base, gates::CONFIG_PATH, MAX_FILE_BYTES).await?
-    } else {
-        None
-    };
+    let file =
+        if names.contains(&".chargehand") { plain_file(ports, project, base, gates::CONFIG_PATH).await? } else { None };
     let config = match &file {
         Some(bytes) => Some(gates::parse(bytes).map_err(|error| user(error.to_string()))?),
         None => None,
@@ -41,6 +38,36 @@ pub(crate) async fn choose_gates(ports: &Ports, project: &Project, task: &Task) 
     let gates =
         gates::choose(config.as_ref(), detected, &task.spec.contract.gates).map_err(|error| user(error.to_string()))?;
     Ok(Event::GatesChosen { gates, config_digest: file.as_deref().map(Digest::of) })
+}
+
+/// A file of the repository's own settings. Something else in its place would be settings that nobody
+/// reads: an error, so that no rule is lost.
+pub(crate) async fn plain_file(
+    ports: &Ports,
+    project: &Project,
+    commit: &CommitSha,
+    path: &str,
+) -> Result<Option<Vec<u8>>, Failure> {
+    if let Some(bytes) = ports.forge.read_file(project, commit, path, MAX_FILE_BYTES).await? {
+        return Ok(Some(bytes));
+    }
+    let folder = path.split('/').next().unwrap_or(path);
+    let of_folder = ports.forge.kind_at(project, commit, folder).await?;
+    let wrong = match of_folder {
+        Some(EntryKind::Folder) => ports.forge.kind_at(project, commit, path).await?.map(|_| path),
+        Some(_) => Some(folder),
+        None => None,
+    };
+    match wrong {
+        None => Ok(None),
+        Some(wrong) => Err(Failure::new(
+            FailureClass::Final,
+            FailureSource::User,
+            format!(
+                "{wrong} is a link, a submodule or something else that is not read; commit a plain file, or remove it"
+            ),
+        )),
+    }
 }
 
 /// Detection is pure and asks for files by name: it is run again with those it asked for.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use agent::tools::run::{Wanted, run_command};
 use domain::effect::{FailureClass, FailureSource};
 use domain::evidence::CommandEnd;
-use domain::id::TaskId;
+use domain::id::{CommitSha, TaskId};
 use domain::task::Task;
 use forge::{Import, ImportLimits, Imported, Project};
 use sandbox::Sandbox;
@@ -33,7 +33,18 @@ rm -f "$out" .git/index.lock
 export GIT_AUTHOR_NAME=Chargehand GIT_AUTHOR_EMAIL=agent@chargehand.invalid
 export GIT_COMMITTER_NAME=Chargehand GIT_COMMITTER_EMAIL=agent@chargehand.invalid
 g() { git -c core.hooksPath=/dev/null -c commit.gpgSign=false -c core.fsmonitor=false "$@"; }
-g add -A
+if ! g add -A 2>/dev/null; then
+  # A repository inside this one that has no commit can't be added, and would keep all else in.
+  set --
+  for inner in $(find . -mindepth 2 -name .git -not -path './.git/*' 2>/dev/null); do
+    inside=${inner%/.git}
+    if ! git -C "$inside" rev-parse -q --verify HEAD >/dev/null 2>&1; then
+      echo "left out $inside"
+      set -- "$@" ":(exclude)${inside#./}"
+    fi
+  done
+  g add -A -- . "$@"
+fi
 tree=$(g write-tree)
 if [ "$tree" = "$(g rev-parse "$base^{tree}")" ]; then echo unchanged; exit 0; fi
 head=$(g rev-parse -q --verify HEAD || echo "$base")
@@ -52,6 +63,13 @@ pub(crate) const NO_GIT: &str = "the environment has no shell or no git, which b
 /// Where the bundle lies in the box.
 const BUNDLE: &str = "/tmp/.chargehand-result.bundle";
 
+/// What came out.
+pub(crate) struct Collected {
+    pub(crate) head: CommitSha,
+    /// Remarks for people.
+    pub(crate) notes: Vec<String>,
+}
+
 /// One way out of one box.
 pub(crate) struct Collecting<'a> {
     pub(crate) ports: &'a Ports,
@@ -69,7 +87,7 @@ pub(crate) struct Collecting<'a> {
 
 impl Collecting<'_> {
     /// What differs from the task's base, as commits in the hub; nothing if nothing differs.
-    pub(crate) async fn collect(&self) -> Result<Option<Imported>, Failure> {
+    pub(crate) async fn collect(&self) -> Result<Option<Collected>, Failure> {
         let (task, hands) = (self.task, self.hands);
         let base = &task.spec.repo.base;
         let date = format!("{} +0000", task.submitted_at.as_second());
@@ -83,9 +101,12 @@ impl Collecting<'_> {
                 CommandEnd::Exited { code: 127 } | CommandEnd::NotStarted { .. } => NO_GIT.to_owned(),
                 _ => format!("the result could not be put together in the sandbox ({end}): {}", tail.trim()),
             };
-            return Err(Failure::new(FailureClass::Final, FailureSource::User, why));
+            // What the agent left can be mended by the agent.
+            return Err(Failure::new(FailureClass::Final, FailureSource::Model, why));
         }
-        if finished.tail().trim_end().ends_with("unchanged") {
+        let said = finished.tail();
+        let left_out: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("left out ")).collect();
+        if said.trim_end().ends_with("unchanged") {
             return Ok(None);
         }
         let folder = self.folder()?;
@@ -100,7 +121,11 @@ impl Collecting<'_> {
             Err(error) => Err(Failure::from(error)),
         };
         let _ = std::fs::remove_dir_all(&folder);
-        imported.map(Some)
+        let Imported { head, notes, .. } = imported?;
+        let left_out = left_out
+            .into_iter()
+            .map(|path| format!("{path} is a git repository without a commit inside the work tree; it was left out"));
+        Ok(Some(Collected { head, notes: notes.iter().map(ToString::to_string).chain(left_out).collect() }))
     }
 
     /// A folder of this way's own, for the bundle.

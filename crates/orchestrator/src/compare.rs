@@ -26,19 +26,31 @@ impl Handle {
         let task = self.task(id).await.map_err(|error| ForkError::Store(error.to_string()))?;
         let forge = &*self.shared.ports.forge;
         let project = project_of(forge, &task).await.map_err(|failure| ForkError::Store(failure.message))?;
-        let base = self.commit_of(&project, &task, from).await?;
-        let head = self.commit_of(&project, &task, to).await?;
-        self.compared(&project, base, head).await.map_err(|error| ForkError::Store(error.to_string()))
+        let (base, base_turn) = self.commit_of(&project, &task, from).await?;
+        let (head, head_turn) = self.commit_of(&project, &task, to).await?;
+        let compared = self.compared(&project, base, head).await;
+        let compared = compared.map_err(|error| ForkError::Store(error.to_string()))?;
+        let older = [(from, base_turn), (to, head_turn)].into_iter().filter(|(wanted, kept)| kept < wanted);
+        let note = |(wanted, kept)| {
+            format!(
+                "for turn {wanted} the files kept after turn {kept} are shown: nothing was kept since, because nothing changed or a program was running"
+            )
+        };
+        Ok(TaskDiff { notes: older.map(note).collect(), ..compared })
     }
 
-    /// The files after a turn, as a commit in the hub.
-    async fn commit_of(&self, project: &Project, task: &Task, turn: u32) -> Result<CommitSha, ForkError> {
+    /// The files after a turn, as a commit in the hub, and after which turn they were kept.
+    async fn commit_of(&self, project: &Project, task: &Task, turn: u32) -> Result<(CommitSha, u32), ForkError> {
         let (_, files) = self.files_after(&task.id, turn).await?;
         match files {
-            None => Ok(task.spec.repo.base.clone()),
-            Some(files) => self.brought_out(project, task, files).await.map_err(|failure| {
-                ForkError::Gone(format!("the files of turn {turn} can't be had: {}", failure.message))
-            }),
+            None => Ok((task.spec.repo.base.clone(), 0)),
+            Some(files) => {
+                let kept = files.turn;
+                let commit = self.brought_out(project, task, files).await.map_err(|failure| {
+                    ForkError::Gone(format!("the files of turn {turn} can't be had: {}", failure.message))
+                })?;
+                Ok((commit, kept))
+            }
         }
     }
 
@@ -64,7 +76,7 @@ impl Handle {
             Err(error) => Err(Failure::infra(error.to_string())),
         };
         ports.boxes.destroy(&id).await?;
-        Ok(collected?.map_or_else(|| task.spec.repo.base.clone(), |imported| imported.head))
+        Ok(collected?.map_or_else(|| task.spec.repo.base.clone(), |collected| collected.head))
     }
 }
 

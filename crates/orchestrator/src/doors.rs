@@ -47,6 +47,8 @@ const STORE_TRIES: u32 = 60;
 const STORE_RETRY: Duration = Duration::from_secs(1);
 /// How long a closed door's last records may take.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The ending of a file that lies beside a door while it is open: who finds one was cut off.
+const OPEN_MARK: &str = "open";
 /// Most requests in one event.
 const MAX_REQUESTS: usize = 256;
 /// Most requests of one door that are listed; the rest is counted.
@@ -143,7 +145,9 @@ impl OpenDoor {
     /// Closes the door and waits until what passed it is written down.
     pub(crate) async fn close(self) {
         drop(self.door);
-        let _ = tokio::time::timeout(LAST_WORDS, self.written).await;
+        if tokio::time::timeout(LAST_WORDS, self.written).await.is_ok() {
+            let _ = std::fs::remove_file(self.folder.with_extension(OPEN_MARK));
+        }
     }
 
     /// A start with this door.
@@ -214,6 +218,18 @@ pub(crate) async fn open(shared: &Shared, wish: &Wish<'_>, report: Report) -> Re
         authority_pem: Some(authority.certificate_pem()),
         system_bundle_pem: &system,
     });
+    let mark = folder.with_extension(OPEN_MARK);
+    if mark.exists()
+        && let Report::Task(log) = &report
+    {
+        // Nobody knows what passed and was not yet written down.
+        let text = "the server was cut off while a sandbox could reach out: requests of that moment may not be listed";
+        let event = Event::Noted { text: text.to_owned() };
+        let noted = log.record(&Principal::platform(), |_| Ok::<_, RecordError>((vec![event.clone()], ()))).await;
+        noted.map_err(|error| Failure::infra(error.to_string()))?;
+    }
+    let marked = std::fs::write(&mark, []);
+    marked.map_err(|error| Failure::infra(format!("{} can't be written: {error}", mark.display())))?;
     let (sender, reports) = mpsc::channel(MAX_WAITING);
     let missed = Arc::new(AtomicU64::new(0));
     let door = Door::open(DoorConfig {
@@ -268,7 +284,9 @@ fn authority(folder: &Path, sandbox: &SandboxId, now: Timestamp) -> Result<BoxAu
 pub(crate) fn forget(outside: &Outside, sandbox: &SandboxId) {
     let folder = outside.folder_of(sandbox);
     let _ = std::fs::remove_dir_all(&folder);
-    let _ = std::fs::remove_file(folder.with_extension("pem"));
+    for kept in ["pem", OPEN_MARK] {
+        let _ = std::fs::remove_file(folder.with_extension(kept));
+    }
 }
 
 /// An error with its causes, since an effect's failure is one sentence.

@@ -110,10 +110,7 @@ async fn collect(performance: &Performance<'_>) -> Result<EffectResult, Failure>
     }
     Ok(match collected? {
         None => EffectResult::Collected { commit: None, notes: Vec::new() },
-        Some(imported) => {
-            let notes = imported.notes.iter().map(ToString::to_string).collect();
-            EffectResult::Collected { commit: Some(imported.head), notes }
-        }
+        Some(collected) => EffectResult::Collected { commit: Some(collected.head), notes: collected.notes },
     })
 }
 

@@ -41,6 +41,8 @@ pub struct TaskDiff {
     pub patch: String,
     /// Whether the patch was cut because it is too long.
     pub truncated: bool,
+    /// What a person should know of it.
+    pub notes: Vec<String>,
 }
 
 /// One changed file.
@@ -310,7 +312,7 @@ impl Handle {
         let diff = diff.map_err(|error| CommandError::Store(error.to_string()))?;
         let patch = String::from_utf8_lossy(&diff.patch).into_owned();
         let files = diff.files.into_iter().map(DiffFile::from).collect();
-        Ok(TaskDiff { base, head, files, patch, truncated: diff.truncated })
+        Ok(TaskDiff { base, head, files, patch, truncated: diff.truncated, notes: Vec::new() })
     }
 
     /// Watches a task from now on.

@@ -45,7 +45,7 @@ pub use engine::Engine;
 pub use fork::ForkWish;
 pub use handle::{DiffFile, Handle, TaskDiff};
 pub use live::{Live, LiveHub};
-pub use network::NetworkSettings;
+pub use network::{NetworkSettings, check as check_network};
 pub use place::EnvironmentSettings;
 pub use ports::{ChosenModel, Clock, Models, Ports, Random, Settings};
 pub use request::{CommandError, ForkError, MAX_GOAL_CHARS, Submission, SubmitError, Submitted};

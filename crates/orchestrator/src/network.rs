@@ -24,6 +24,31 @@ pub struct NetworkSettings {
     pub ceiling: Option<AllowList>,
 }
 
+/// Groups whose hosts the settings list.
+const GROUPS: [&str; 3] = ["cargo", "npm", "pip"];
+
+impl NetworkSettings {
+    /// What boxes may reach at most. What is private or without TLS is settled where hosts are listed
+    /// for a box, so a ceiling is no obstacle to either.
+    ///
+    /// # Errors
+    /// What is wrong with an entry.
+    pub fn ceiling(entries: &[AllowEntry]) -> Result<AllowList, String> {
+        let both = entries.iter().flat_map(|entry| {
+            [Scheme::Https, Scheme::Http].map(|scheme| AllowEntry { private: true, scheme, ..entry.clone() })
+        });
+        AllowList::new(both.collect()).map_err(|error| error.to_string())
+    }
+}
+
+/// Looks for mistakes in what a recipe lists.
+///
+/// # Errors
+/// The first mistake, for a person.
+pub fn check(wanted: &[Allow], settings: &NetworkSettings) -> Result<(), String> {
+    list(wanted, &[], settings).map(drop)
+}
+
 /// The list for a box, and remarks for people about what was left out of it.
 pub(crate) struct Listed {
     pub(crate) list: AllowList,
@@ -56,29 +81,34 @@ fn group(name: &str, settings: &NetworkSettings) -> Result<Vec<AllowEntry>, Stri
         let host = host.split(':').next().unwrap_or_default();
         return Ok(vec![AllowEntry { private: is_private(host, settings), ..entry }]);
     }
+    if !GROUPS.contains(&name) {
+        return Err(format!(
+            "there is no network group `{name}`; there are {} and git:HOST/OWNER/REPO, and a host is written with its dots",
+            GROUPS.join(", ")
+        ));
+    }
     let Some(hosts) = settings.groups.get(name) else {
         return Err(format!(
             "the network group `{name}` has no hosts on this server; list them in the settings under [network.groups], for example {name} = [\"packages.example\"]"
         ));
     };
-    let (private, public): (Vec<String>, Vec<String>) =
-        hosts.iter().cloned().partition(|host| is_private(host, settings));
-    let of = |hosts: Vec<String>, private| AllowEntry { hosts, private, ..entry.clone() };
-    Ok([(public, false), (private, true)]
-        .into_iter()
-        .filter(|(hosts, _)| !hosts.is_empty())
-        .map(|(hosts, private)| of(hosts, private))
-        .collect())
+    let kind = |host: &str| (is_private(host, settings), is_one_of(&settings.plain_http_hosts, host));
+    let mut kinds: BTreeMap<(bool, bool), Vec<String>> = BTreeMap::new();
+    for host in hosts {
+        kinds.entry(kind(host)).or_default().push(host.clone());
+    }
+    let of = |((private, plain), hosts)| AllowEntry { hosts, private, scheme: scheme(plain), ..entry.clone() };
+    Ok(kinds.into_iter().map(of).collect())
+}
+
+const fn scheme(plain: bool) -> Scheme {
+    if plain { Scheme::Http } else { Scheme::Https }
 }
 
 fn plain(host: &Host, settings: &NetworkSettings) -> AllowEntry {
     AllowEntry {
         host: Some(host.host.clone()),
-        scheme: if host.ports == [80] || is_one_of(&settings.plain_http_hosts, &host.host) {
-            Scheme::Http
-        } else {
-            Scheme::Https
-        },
+        scheme: scheme(host.ports == [80] || is_one_of(&settings.plain_http_hosts, &host.host)),
         ports: host.ports.clone(),
         methods: host.methods.clone(),
         paths: host.paths.clone(),

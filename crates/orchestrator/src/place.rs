@@ -19,12 +19,11 @@ use sandbox::environment::{Allow, Base, Chosen, Origin, Recipe, RecipeError, Sou
 use sandbox::{Limits, ReadOnlyBind, Root, SnapshotRef, StartSpec};
 
 use crate::boxes::WORKSPACE;
+use crate::choice::{MAX_FILE_BYTES, plain_file};
 use crate::failure::Failure;
 use crate::handle::Shared;
 use crate::ports::{Ports, Settings};
 
-/// Most bytes of a file that is read here.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// Places kept in memory.
 const KEPT: usize = 64;
 
@@ -156,11 +155,8 @@ async fn read(
     let offered = &settings.environments;
     let root = ports.forge.list_files(project, commit, forge::Depth::Root).await?;
     let holds = |name: &str| root.iter().any(|entry| entry.path.as_str() == Some(name));
-    let environment_toml = if holds(".chargehand") {
-        ports.forge.read_file(project, commit, file::ENVIRONMENT_FILE, MAX_FILE_BYTES).await?
-    } else {
-        None
-    };
+    let environment_toml =
+        if holds(".chargehand") { plain_file(ports, project, commit, file::ENVIRONMENT_FILE).await? } else { None };
     let mut devcontainer_json = None;
     if environment_toml.is_none() {
         for path in devcontainer::DEVCONTAINER_FILES {

@@ -120,6 +120,11 @@ fn check(repo: &Path, cx: &mut Context) -> Result<ExitCode, Failure> {
     });
     let chosen: Chosen =
         chosen.map_err(|error| Failure::new("environment", "The environment file is wrong", error.to_string()))?;
+    let wrong = |why: String| Failure::new("environment", "The environment file is wrong", why);
+    let network = &cx.settings.outside.network;
+    for listed in [&chosen.recipe.task_network, &chosen.recipe.setup_network] {
+        orchestrator::check_network(listed, network).map_err(wrong)?;
+    }
     let origin = match (&environment_toml, &container) {
         (Some(_), _) => file::ENVIRONMENT_FILE,
         (None, Some((path, _))) => path,

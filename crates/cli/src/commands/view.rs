@@ -29,6 +29,9 @@ pub(super) async fn diff(args: &DiffArgs, cx: &mut Context) -> Result<ExitCode, 
     let (id, turns) = turns_of(&args.id)?;
     let query = DiffQuery { from: turns.map(|(from, _)| from), to: turns.map(|(_, to)| to) };
     let diff: DiffBody = client.get(&format!("/v1/tasks/{id}/diff"), &query).await?;
+    if !cx.screen.json {
+        diff.notes.iter().for_each(|note| crate::terminal::remark(&format!("note: {note}")));
+    }
     if cx.screen.json {
         cx.screen.document(&diff)?;
     } else if args.stat {

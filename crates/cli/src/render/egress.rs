@@ -41,7 +41,11 @@ pub fn reported(requests: &[EgressRequest], unlisted: u64, say: &mut dyn FnMut(L
         };
         refused += 1;
         if refused <= SHOWN {
-            let what = format!("{} {}:{}{}", request.method, request.host, request.port, request.path);
+            let what = if request.host.is_empty() {
+                "a request that can't be read".to_owned()
+            } else {
+                format!("{} {}:{}{}", request.method, request.host, request.port, request.path)
+            };
             say(Line::new().with(Style::Bad, "  ✗ not let out: ").text(what).dim(format!(": {why}")));
         }
     }

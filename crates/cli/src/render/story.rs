@@ -48,6 +48,7 @@ pub struct Story {
     streamed: Streamed,
     last_said: String,
     is_program: bool,
+    has_gates: bool,
     failures: Failures,
 }
 
@@ -95,6 +96,7 @@ impl Story {
             streamed: Streamed::default(),
             last_said: String::new(),
             is_program: false,
+            has_gates: false,
             failures: Failures::default(),
         }
     }
@@ -337,6 +339,7 @@ impl Story {
                 remark("no gate was found, so nothing will be proved", out)
             }
             Event::GatesChosen { gates, .. } => {
+                self.has_gates = true;
                 for gate in gates {
                     let source = if gate.source.is_empty() { "the contract" } else { gate.source.as_str() };
                     out.line(Line::new().dim(format!(
@@ -366,6 +369,9 @@ impl Story {
             Event::WaitStarted { wait } => {
                 heading(out, &format!("waits for {}", owner(wait)), at, None);
                 out.prose(Style::Warn, &self.failures.unsaid(&wait.reason), self.wishes);
+            }
+            Event::GatesJudged { judgement } if judgement.passed && !self.has_gates => {
+                out.line(Line::new().with(Style::Warn, "  ! nothing was proved: there is no gate"));
             }
             Event::GatesJudged { judgement } if judgement.passed => {
                 out.line(

@@ -261,6 +261,7 @@ fn a_change_is_shown_as_patch_and_as_files() {
         ],
         patch: "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-old\n+new \x1b[2J\n".to_owned(),
         truncated: true,
+        notes: Vec::new(),
     };
     assert_snapshot!("stat", patch::stat(&diff).draw(false));
     assert_snapshot!("patch", patch::page(&diff).draw(true).replace('\x1b', "ESC"));

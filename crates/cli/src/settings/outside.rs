@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use egress::{AllowEntry, AllowList, Resolver, SystemResolver, UpstreamTls};
+use egress::{AllowEntry, Resolver, SystemResolver, UpstreamTls};
 use orchestrator::{EnvironmentSettings, NetworkSettings, Trust};
 use sandbox::environment::Allow;
 use sandbox::environment::recipe::Permitted;
@@ -113,7 +113,7 @@ impl Outside {
         if sizes.into_iter().chain(counts).any(|limit| limit == Some(0)) {
             return Err("[sandbox]: a limit of 0 lets nothing run; leave it out for the default".to_owned());
         }
-        let ceiling = network.allow.clone().map(AllowList::new).transpose();
+        let ceiling = network.allow.as_deref().map(NetworkSettings::ceiling).transpose();
         let ceiling = ceiling.map_err(|error| format!("[[network.allow]]: {error}"))?;
         let setup = environments.setup_network.iter().map(|name| sandbox::environment::values::allow_named(name));
         Ok(Self {

@@ -4,7 +4,7 @@
 
 use std::path::{Component, Path};
 
-use super::recipe::{Allow, Host, MAX_TIME_LIMIT_S, Recipe, RecipeError, SetupNetwork};
+use super::recipe::{Allow, Base, Host, MAX_TIME_LIMIT_S, Recipe, RecipeError, SetupNetwork};
 
 /// The most entries that one list may have; a recipe is written by hand.
 const MAX_ENTRIES: usize = 200;
@@ -93,7 +93,13 @@ pub fn check(recipe: &Recipe) -> Result<(), String> {
         if !fine || value.contains('\0') {
             return Err(format!("env has `{}`, which cannot be a variable's name or value", name.escape_default()));
         }
-        if matches!(name.as_str(), "HOME" | "USER" | "LD_PRELOAD" | "LD_LIBRARY_PATH") {
+        let platforms = ["HOME", "USER", "BASH_ENV", "ENV", "IFS"].contains(&name.as_str())
+            || ["LD_", "GIT_", "CHARGEHAND_"].iter().any(|start| name.starts_with(start));
+        let no_programs = name == "PATH" && recipe.base == Base::Host && !value.split(':').any(|dir| dir == "/usr/bin");
+        if no_programs {
+            return Err("env sets a PATH without /usr/bin, where the shell and git are".into());
+        }
+        if platforms {
             return Err(format!("env may not set {name}: the platform's own programs in the box depend on it"));
         }
     }
@@ -119,6 +125,16 @@ pub fn check(recipe: &Recipe) -> Result<(), String> {
     let zero = [limits.memory_mb, limits.pids.map(u64::from), limits.cpu_millis.map(u64::from), limits.disk_mb];
     if zero.into_iter().chain([limits.open_files.map(u64::from)]).any(|limit| limit == Some(0)) {
         return Err("a limit of 0 lets nothing run; leave it out for the server's own".into());
+    }
+    let least = [
+        ("memory_mb", limits.memory_mb, 64),
+        ("pids", limits.pids.map(u64::from), 32),
+        ("cpu_millis", limits.cpu_millis.map(u64::from), 50),
+        ("open_files", limits.open_files.map(u64::from), 64),
+        ("disk_mb", limits.disk_mb, 16),
+    ];
+    if let Some((name, _, least)) = least.into_iter().find(|(_, set, least)| set.is_some_and(|set| set < *least)) {
+        return Err(format!("limits.{name} is less than {least}, with which no box can work"));
     }
     if recipe.rebuild.every_h == Some(0) {
         return Err("rebuild.every_h = 0 would build without end; leave it out for never".into());

@@ -24,6 +24,9 @@ pub struct DiffBody {
     pub patch: String,
     /// Whether the patch was cut because of its size; `files` is complete.
     pub truncated: bool,
+    /// What a person should know of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One changed file.
@@ -55,7 +58,14 @@ impl From<orchestrator::TaskDiff> for DiffBody {
             binary: file.binary,
         });
         let files = files.collect();
-        Self { base: diff.base, head: diff.head, files, patch: diff.patch, truncated: diff.truncated }
+        Self {
+            base: diff.base,
+            head: diff.head,
+            files,
+            patch: diff.patch,
+            truncated: diff.truncated,
+            notes: diff.notes,
+        }
     }
 }
 

@@ -46,7 +46,9 @@ impl Secret {
             return Err(BadSecret::LongValue { limit: MAX_SECRET_BYTES });
         }
         let encoded = matches!(added_as, AddedAs::Basic { .. });
-        let sendable = |c: char| c == '\t' || !c.is_control();
+        // Far sides read other bytes of a header in more than one way, and an answer that echoes them
+        // could not be searched for all.
+        let sendable = |c: char| c == '\t' || (c.is_ascii() && !c.is_control());
         if !encoded && (!self.0.chars().all(sendable) || self.0.trim().len() != bytes) {
             return Err(BadSecret::Unsendable);
         }
