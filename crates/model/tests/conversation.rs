@@ -221,6 +221,10 @@ async fn every_wire_takes_the_answers_of_every_other_without_what_is_private_to_
             complete(on(&second, to).stream(&conversation)).await.unwrap();
             let sent = &second.seen()[0].body;
             assert!(!sent.contains(private), "{from} to {to}: {sent}");
+            if *to == "gemini" {
+                // Newer models ask the first call for a signature and take this in its place.
+                assert_eq!(sent.matches("skip_thought_signature_validator").count(), 1, "{sent}");
+            }
             for call in &calls {
                 assert!(sent.contains(&format!(r#""name":"{call}""#)), "{from} to {to}: {sent}");
             }
