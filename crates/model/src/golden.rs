@@ -38,7 +38,7 @@ fn decoder(name: &str) -> Box<dyn Decoder> {
     let (wire, provider, model) = match name.split_once('_').unwrap().0 {
         "anthropic" => (Wire::AnthropicMessages, "anthropic", "claude-opus-4-5"),
         "responses" => (Wire::Responses, "openai", "gpt-6-sol"),
-        "gemini" => (Wire::Gemini, "gemini", "gemini-3-pro-preview"),
+        "gemini" => (Wire::Gemini, "gemini", "gemini-3.1-pro-preview"),
         "chat" => (Wire::ChatCompletions, "openai", "gpt-5"),
         other => panic!("{other}"),
     };
@@ -508,6 +508,8 @@ fn gemini_parts_with_signatures_stay_apart_and_plain_text_is_joined() {
             output_tokens: Some(74)
         }
     );
+    // 176*2 + 1024*0.2 + 74*12 micro-dollars, rounded up
+    assert_eq!(answer.cost_micro_usd, Some(1_445));
     let signed = self::answer("gemini_signed_text");
     assert_eq!(
         raws(&signed),

@@ -174,7 +174,7 @@ impl PriceTable {
         Ok(Self { as_of: file.as_of, rows: rows.collect() })
     }
 
-    /// The price of `model` at `vendor` (`anthropic`, `openai`), or `None` if the table does not
+    /// The price of `model` at `vendor` (`anthropic`, `openai`, `gemini`), or `None` if the table does not
     /// know it. An id matches its row alone or followed by a date or `-latest`: a newer model
     /// whose name merely begins like an older one is unknown, not cheap.
     #[must_use]
