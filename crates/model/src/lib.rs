@@ -32,6 +32,8 @@ mod gemini;
 #[cfg(test)]
 mod golden;
 mod http;
+#[cfg(test)]
+mod prefix;
 mod provider;
 mod raw;
 mod responses;

@@ -141,6 +141,7 @@ async fn check(wire: &'static str, limits: Limits, rows: Vec<Row>) -> usize {
         .collect()
         .await;
     let wrong: Vec<_> = outcomes.iter().filter_map(|(wrong, _)| wrong.as_deref()).collect();
+    println!("provider_faults wire={wire} rows={count} wrong={}", wrong.len());
     assert!(wrong.is_empty(), "{} of {count} rows went wrong:\n{}", wrong.len(), wrong.join("\n"));
     outcomes.iter().filter(|(_, answered)| *answered).count()
 }
