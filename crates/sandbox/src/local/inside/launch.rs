@@ -118,9 +118,10 @@ fn launch(plan: &Plan, report: &OwnedFd) -> Result<(), Failed> {
         }
         Side::Parent(pid) => {
             drop(waits);
-            let done = write_maps(plan, pid).and_then(|()| write_pid(plan, pid)).and_then(|()| {
-                rustix::io::write(&go, b"g").at(Step::Namespaces, || "letting the box go on".into()).map(drop)
-            });
+            let go_on =
+                || rustix::io::write(&go, b"g").at(Step::Namespaces, || "letting the box go on".into()).map(drop);
+            let mapped = write_maps(plan, pid).and_then(|()| go_on());
+            let done = mapped.and_then(|()| write_pid(plan, pid)).and_then(|()| go_on());
             match done {
                 Ok(()) => {
                     say(report, &Report::Running { pid });
@@ -234,11 +235,7 @@ fn become_box(
     waits: &OwnedFd,
     report: &OwnedFd,
 ) -> Result<std::convert::Infallible, Failed> {
-    let mut byte = [0_u8; 1];
-    let read = rustix::io::read(waits, &mut byte).at(Step::Namespaces, || "waiting for the launcher".into())?;
-    if read == 0 {
-        std::process::exit(1);
-    }
+    wait_for_go(waits)?;
     mounts::make_private()?;
     let (root, host) = match (prepared.root, prepared.host) {
         (Some(root), Some(host)) => (root, host),
@@ -250,6 +247,8 @@ fn become_box(
     let from_host = mounts::from_host()?;
     mounts::pivot()?;
     mounts::proc_and_dev(&from_host)?;
+    // Meanwhile it was written down. Until then nothing of the box's files is touched.
+    wait_for_go(waits)?;
     mounts::attach_binds(&host.binds)?;
     drop((from_host, host.binds));
     if plan.own_root {
@@ -275,6 +274,16 @@ fn become_box(
         file_bytes: plan.file_bytes,
     };
     std::process::exit(i32::from(hand::run(setup).is_err()))
+}
+
+/// Waits for the launcher to have done its next part; without a launcher nothing goes on.
+fn wait_for_go(waits: &OwnedFd) -> Result<(), Failed> {
+    let mut byte = [0_u8; 1];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(waits, &mut byte));
+    if read.at(Step::Namespaces, || "waiting for the launcher".into())? == 0 {
+        std::process::exit(1);
+    }
+    Ok(())
 }
 
 /// From the host's user to the box's root.

@@ -5,9 +5,10 @@
 //! [`Report`] per line to its output, which closes when the child is the hand.
 //!
 //! ```text
-//! launcher (host)    socket, groups, mounts that need the host's rights → clone → id maps, pid file
+//! launcher (host)    socket, groups, mounts that need the host's rights → clone → id maps │ pid file │
 //!   └ child (new user, mount, pid, net, ipc, uts and cgroup namespaces)
-//!       root, /proc, /dev, binds → pivot → masks, loopback → limits, capabilities, walls → is the hand
+//!       waits for the maps → root, pivot, /proc, /dev → waits for the pid file → binds, masks, loopback
+//!       → limits, capabilities, walls → is the hand
 //! ```
 //!
 //! To start a program and link it takes longer than all that a launcher does, so the control plane
