@@ -56,6 +56,16 @@ fn one_launcher_serves_all_boxes_and_one_that_was_killed_is_replaced() {
 }
 
 #[test]
+fn an_environment_larger_than_a_socket_holds_comes_whole() {
+    in_world(async |world| {
+        let snapshot = world.snapshot(&[]).await;
+        let env = (0..20).map(|n| (format!("LARGE_{n}"), "x".repeat(30_000))).collect();
+        let sandbox = world.start(StartSpec { env, ..spec("large", &snapshot) }).await.sandbox;
+        assert_eq!(world.sh(&sandbox, "echo ${#LARGE_0} ${#LARGE_19}").await.text(), "30000 30000\n");
+    });
+}
+
+#[test]
 fn boxes_start_where_no_launcher_can_be_kept() {
     const WORD: &str = "/mark-alone";
     let folder = tempfile::tempdir().unwrap();
