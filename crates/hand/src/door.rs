@@ -32,7 +32,8 @@ pub const CONNECTIONS: usize = 64;
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two tries to reach the other side.
 const TRY_EVERY: Duration = Duration::from_millis(100);
-/// So long a connection that was answered with 503 may take to read it.
+/// So long a connection that was answered with 503 may take to read it, and so long one whose proxy has
+/// said everything may be silent before it is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
 const PAUSED: &str = "The way out of this sandbox is paused: the proxy outside does not answer. \
@@ -71,10 +72,16 @@ enum State {
     /// Nobody listens outside yet.
     Held { until: Instant },
     /// Bytes go both ways.
-    Joined { outside: UnixStream, out: Way, back: Way },
+    Joined { outside: UnixStream, out: Way, back: Way, silent: Option<Silence> },
     /// It is told that the way out is paused; what it still says is read and dropped, since closing
     /// a socket with unread bytes would take the answer back.
     Refused { unsent: Vec<u8>, until: Instant },
+}
+
+/// Since when a box says nothing to a proxy that has said everything, and how much it had said by then.
+struct Silence {
+    since: Instant,
+    said_bytes: u64,
 }
 
 /// One direction.
@@ -85,6 +92,8 @@ struct Way {
     ended: bool,
     /// The target was told so.
     told: bool,
+    /// Bytes read so far.
+    read_bytes: u64,
 }
 
 impl Way {
@@ -110,6 +119,7 @@ impl Way {
                         return Ok(());
                     }
                     Ok(read) => {
+                        self.read_bytes = self.read_bytes.saturating_add(read as u64);
                         let bytes = space.get(..read).unwrap_or_default();
                         let written = write_some(to, bytes)?;
                         self.unsent.extend_from_slice(bytes.get(written..).unwrap_or_default());
@@ -167,14 +177,16 @@ impl Carried {
     fn step(&mut self, door: &Path, now: Instant, space: &mut [u8]) -> bool {
         if let State::Held { until } = self.state {
             match reach(door) {
-                Ok(outside) => self.state = State::Joined { outside, out: Way::default(), back: Way::default() },
+                Ok(outside) => {
+                    self.state = State::Joined { outside, out: Way::default(), back: Way::default(), silent: None }
+                }
                 Err(_) if now >= until => self.state = State::Refused { unsent: refusal(), until: now + LINGER },
                 Err(_) => return true,
             }
         }
         match &mut self.state {
             State::Held { .. } => true,
-            State::Joined { outside, out, back } => {
+            State::Joined { outside, out, back, silent } => {
                 let carried = out
                     .carry(&mut self.inside, outside, space)
                     .and_then(|()| back.carry(outside, &mut self.inside, space));
@@ -187,8 +199,21 @@ impl Carried {
                 if back.has_just_ended() && self.inside.shutdown(Shutdown::Write).is_err() {
                     return false;
                 }
-                // When the proxy has said everything it has closed, and hears nothing more.
-                !back.told
+                if out.told && back.told {
+                    return false;
+                }
+                if !back.told {
+                    return true;
+                }
+                // A box may go on for a while; one that only keeps the connection takes a place from others.
+                let said_bytes = out.read_bytes;
+                match silent {
+                    Some(silence) if silence.said_bytes == said_bytes => now < silence.since + LINGER,
+                    _ => {
+                        *silent = Some(Silence { since: now, said_bytes });
+                        true
+                    }
+                }
             }
             State::Refused { unsent, until } => {
                 match write_some(&mut self.inside, unsent) {
@@ -220,7 +245,7 @@ impl Carried {
         };
         match &self.state {
             State::Held { .. } => {}
-            State::Joined { outside, out, back } => {
+            State::Joined { outside, out, back, .. } => {
                 add(self.inside.as_fd(), out.wants_to_read(), back.wants_to_write());
                 add(outside.as_fd(), back.wants_to_read(), out.wants_to_write());
             }
@@ -267,7 +292,7 @@ impl Door {
         }
         let mut timed = false;
         for carried in &self.carried {
-            timed |= !matches!(carried.state, State::Joined { .. });
+            timed |= !matches!(&carried.state, State::Joined { back, .. } if !back.told);
             carried.watch(&mut fds);
         }
         let every = Timespec { tv_sec: 0, tv_nsec: TRY_EVERY.subsec_nanos().into() };
@@ -327,6 +352,24 @@ mod tests {
         assert!(heard.len() == 5_000_000 && heard.iter().all(|byte| *byte == 7));
         let far = far.join().unwrap();
         assert!(far.len() == 3_000_000 && far.iter().all(|byte| *byte == 9));
+    }
+
+    #[test]
+    fn a_box_that_keeps_connections_which_the_proxy_has_closed_does_not_keep_their_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = UnixListener::bind(folder.path().join(SOCKET)).unwrap();
+        let address = door(folder.path(), PATIENCE);
+        let kept: Vec<TcpStream> = (0..CONNECTIONS).map(|_| TcpStream::connect(address).unwrap()).collect();
+        for _ in &kept {
+            drop(outside.accept().unwrap());
+        }
+        let mut next = TcpStream::connect(address).unwrap();
+        let (mut stream, _) = outside.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut heard = [0; 5];
+        next.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
+        drop(kept);
     }
 
     #[test]
