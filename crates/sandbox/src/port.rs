@@ -186,7 +186,9 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// If it cannot be found out what is used, or a layer cannot be moved out of the way. What was
     /// moved is removed in the background, also after a restart.
-    async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError>;
+    async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
+        self.retain_layers_within(keep, 0).await
+    }
 
     /// Like [`Provider::retain_layers`], but only until all layers together take `budget_bytes` or
     /// less; those that were not used for longest go first. A layer that this process has not seen

@@ -261,11 +261,6 @@ impl Provider for LocalProvider {
         self.blocking(move |boxes| Ok(boxes.has(&key).then(|| SnapshotRef { layers: vec![key] }))).await
     }
 
-    async fn retain_layers(&self, keep: &HashSet<Digest>) -> Result<usize, SandboxError> {
-        let keep = keep.clone();
-        self.blocking(move |boxes| boxes.retain_layers(&keep, 0)).await
-    }
-
     async fn retain_layers_within(&self, keep: &HashSet<Digest>, budget_bytes: u64) -> Result<usize, SandboxError> {
         let keep = keep.clone();
         self.blocking(move |boxes| boxes.retain_layers(&keep, budget_bytes)).await
